@@ -18,21 +18,21 @@ use valet::model::{
 /// Number of runs whose median counts.
 const RUNS: usize = 5;
 
-/// Bar of the processor time of the photograph of 12 megapixels, in milliseconds.
+/// Bound of the processor time of the photograph of 12 megapixels, in milliseconds.
 const MAX_CPU_MS: u64 = 250;
-/// Bar of its peak memory, in MiB.
+/// Bound of its peak memory, in MiB.
 const MAX_MIB: u64 = 80;
 
 fn main() {
     let program = std::env::var("VALET_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_valet").to_owned());
     println!("{:24} {:>9} {:>9} {:>14}", "image", "CPU in ms", "MiB", "images/s, core");
-    // Name, width, height, and whether the JPEG is progressive.
+    // Name, width, height, and whether the JPEG is progressive. Large images are decoded at a quarter of their sides.
     for (name, width, height, progressive) in [
         ("12 MP", 4032, 3024, false),
         ("12 MP, progressive", 4032, 3024, true),
         ("41 MP, full size", 7392, 5544, false),
-        ("48 MP, by quarter", 8064, 6048, false),
-        ("200 MP, by quarter", 16_320, 12_240, false),
+        ("48 MP, at a quarter", 8064, 6048, false),
+        ("200 MP, at a quarter", 16_320, 12_240, false),
     ] {
         let file = photograph(width, height, progressive);
         let mut times = Vec::new();

@@ -34,7 +34,7 @@ use valet::state::AppState;
 use self::{
     client::Connection,
     data::User,
-    report::{Bar, Report},
+    report::{Bound, Report},
     servers::{DATABASE, Dependencies, Server},
 };
 
@@ -56,7 +56,7 @@ async fn main() {
     let valet = Server::valet(&dependencies).await;
     let driver = data::driver(&dependencies.mongod.uri()).await;
     let images = driver.database(DATABASE).collection::<Document>("images");
-    let (few_user, many_user) = (User::of_valet(valet.address).await, User::of_valet(valet.address).await);
+    let (few_user, many_user) = (User::sign_up(valet.address).await, User::sign_up(valet.address).await);
     let app = AppState::connect(&dependencies.config()).await.unwrap();
 
     data::fill(&images, &few_user.id, FEW).await;
@@ -74,7 +74,7 @@ async fn main() {
     let mut report = Report::default();
     // Another number is another ratio, without a baseline.
     let beside = if many == MANY { "a million images".to_owned() } else { format!("{many} images") };
-    report.ratio(&format!("empty sweep beside {beside}, to a thousand"), sweep_after / sweep_before, Bar::AtMost(1.2));
+    report.ratio(&format!("empty sweep beside {beside}, to a thousand"), sweep_after / sweep_before, Bound::AtMost(1.2));
 
     let mut api = Connection::open(valet.address).await;
     let (few_requests, many_requests) = (
@@ -93,7 +93,7 @@ async fn main() {
             all[RUNS / 2]
         };
         println!("{name:10} of {LIMIT}: {:.2} ms and {:.2} ms", median(|t| t.0) * 1e3, median(|t| t.1) * 1e3);
-        report.ratio(&format!("{name} beside {beside}, to a thousand"), median(|t| t.1 / t.0), Bar::AtMost(1.2));
+        report.ratio(&format!("{name} beside {beside}, to a thousand"), median(|t| t.1 / t.0), Bound::AtMost(1.2));
     }
     drop((app, valet));
     dependencies.stop().await;

@@ -2,7 +2,7 @@
 //!
 //! The lower bound is the work that no signer can avoid: one SHA-256 of the same canonical request, one HMAC with the day's key,
 //! and writing the same URL. After criterion's figures come the ratios, each the median of five alternating runs, in a table with
-//! their bars and the baseline as that of `load`.
+//! their bounds and the baseline as that of `load`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 #[allow(dead_code)]
@@ -25,7 +25,7 @@ use secrecy::SecretString;
 use time::OffsetDateTime;
 use valet::signer::{AddressingStyle, BucketLocation, Credentials, PresignRequest, Signer};
 
-use self::report::{Bar, Report};
+use self::report::{Bound, Report};
 
 const KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -243,8 +243,8 @@ fn measure(report: &mut Report, call: &str, most_floors: f64, ways: &[Way<'_>]) 
         all[RUNS / 2]
     };
     println!("{call}: valet {:.0} ns; rusty-s3 {:.1} times valet's", median(&|run| run[1]), median(&|run| run[2] / run[1]));
-    report.ratio(&format!("presigned {call}, to its floor"), median(&|run| run[1] / run[0]), Bar::AtMost(most_floors));
-    report.ratio(&format!("aws-sdk-s3's presigner, to Valet's: {call}"), median(&|run| run[3] / run[1]), Bar::AtLeast(20.0));
+    report.ratio(&format!("presigned {call}, to its floor"), median(&|run| run[1] / run[0]), Bound::AtMost(most_floors));
+    report.ratio(&format!("aws-sdk-s3's presigner, to Valet's: {call}"), median(&|run| run[3] / run[1]), Bound::AtLeast(20.0));
 }
 
 fn main() {
@@ -275,7 +275,7 @@ fn main() {
     let rounds: Vec<_> = (0..RUNS).map(|_| signers.floor_and_series().map(|(_, way)| nanoseconds(&way))).collect();
     let mut ratios: Vec<_> = rounds.iter().map(|[floor, series]| series / floor).collect();
     ratios.sort_by(f64::total_cmp);
-    report.ratio("presigned GET of a page, to its floor", ratios[RUNS / 2], Bar::AtMost(1.3));
+    report.ratio("presigned GET of a page, to its floor", ratios[RUNS / 2], Bound::AtMost(1.3));
     report.end();
 }
 

@@ -139,7 +139,7 @@ def cost(quiet, noisy, confirms):
     without, with_events = (statistics.median(times[server]) * 1000 for server in (quiet, noisy))
     ratios = [b / a - 1 for a, b in zip(times[quiet], times[noisy])]
     print(f"confirm without events {without:.2f} ms, with events {with_events:.2f} ms, {len(ratios)} pairs of rounds:"
-          f" {100 * statistics.median(ratios):+.1f} % (bar +5 %)")
+          f" {100 * statistics.median(ratios):+.1f} % (bound +5 %)")
 
 
 def latency(server, confirms):
@@ -151,7 +151,7 @@ def latency(server, confirms):
         with arrived:
             assert arrived.wait_for(lambda: ("image.ready", image) in received, 30), "no message within 30 s"
         waits.append(max(0.0, received[("image.ready", image)] - acknowledged))
-    print(f"confirm to message, {confirms}: p50 {percentile(waits, 0.5) * 1000:.0f} ms, p99 {percentile(waits, 0.99) * 1000:.0f} ms (bar 300 ms)")
+    print(f"confirm to message, {confirms}: p50 {percentile(waits, 0.5) * 1000:.0f} ms, p99 {percentile(waits, 0.99) * 1000:.0f} ms (bound 300 ms)")
 
 
 if __name__ == "__main__":

@@ -78,13 +78,13 @@ pub async fn run(command: KeyCommand, settings: fn() -> Result<Config, Problems>
     match command {
         KeyCommand::Create { name, scope, expires } => {
             let key = keys.create(NewServiceKey { name, scopes: scope, lifetime: expires }, now).await?;
-            Ok(output::line(key.expose_secret())?)
+            Ok(output::print_line(key.expose_secret())?)
         }
         KeyCommand::List => list(keys, now).await,
         KeyCommand::Revoke { id, end_sessions } => {
             let is_revoked = keys.revoke(id, now).await?;
             if is_revoked {
-                output::line("The key is revoked; every server refuses it within 30 seconds.")?;
+                output::print_line("The key is revoked; every server refuses it within 30 seconds.")?;
             }
             if end_sessions {
                 end_sessions_of(keys, id, now).await
@@ -103,19 +103,19 @@ async fn end_sessions_of(keys: &ServiceKeys, id: ServiceKeyId, now: OffsetDateTi
     let rejected_from = keys.rejected_from(id).await?.ok_or("no key has this id")?;
     tokio::time::sleep((rejected_from - now).try_into().unwrap_or_default()).await;
     let ended = keys.end_sessions(id).await?;
-    Ok(output::line(format_args!("Ended {ended} sessions of tokens that were created with the key."))?)
+    Ok(output::print_line(format_args!("Ended {ended} sessions of tokens that were created with the key."))?)
 }
 
 /// Prints a table of all keys; fails after the table if a key could not be read.
 async fn list(keys: &ServiceKeys, now: OffsetDateTime) -> Result<(), Failure> {
     let mut failed = false;
-    output::line(format_args!("{:36}  {:8}  {:20}  {:20}  {:24}  SCOPES", "ID", "STATE", "EXPIRES", "LAST USED", "NAME"))?;
+    output::print_line(format_args!("{:36}  {:8}  {:20}  {:20}  {:24}  SCOPES", "ID", "STATE", "EXPIRES", "LAST USED", "NAME"))?;
     for key in keys.list().await? {
         match key {
-            Ok(key) => output::line(row(&key, now))?,
+            Ok(key) => output::print_line(row(&key, now))?,
             Err(error) => {
                 failed = true;
-                output::failure(error);
+                output::print_error(error);
             }
         }
     }

@@ -35,7 +35,7 @@ use self::signals::stop_on_signal;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Presigned-URL direct uploads: this server hands out narrow keys, clients talk to a private S3 bucket.
+/// Presigned-URL direct uploads: this server signs, and clients upload to a private S3 bucket.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -185,7 +185,7 @@ async fn run(command: Command) {
         #[cfg(feature = "worker")]
         // `main()` has run it already.
         Command::Decode(_) => Ok(()),
-        Command::Openapi => output::text(&http::openapi::text()).map_err(Failure::from),
+        Command::Openapi => output::print_text(&http::openapi::text()).map_err(Failure::from),
     };
     telemetry::stop().await;
     // Returning would drop the runtime while the driver still ends its sessions in a task, which then panics on the
@@ -193,7 +193,7 @@ async fn run(command: Command) {
     std::process::exit(match result {
         Ok(()) => 0,
         Err(failure) => {
-            output::failure(failure);
+            output::print_error(failure);
             1
         }
     })
@@ -235,7 +235,7 @@ async fn dev(arguments: DevArguments) -> Result<(), Failure> {
         () = stop.cancelled() => return Ok(()),
     };
     warn_of_unknown_settings();
-    output::line(stack.banner())?;
+    output::print_line(stack.banner())?;
     Ok(stack.run(stop).await?)
 }
 
@@ -256,7 +256,7 @@ async fn serve() -> Result<(), Failure> {
 async fn check(arguments: CheckArguments) -> Result<(), Failure> {
     let config = match settings() {
         Err(problems) if arguments.json => {
-            output::line(doctor::unreadable(&problems).to_json())?;
+            output::print_line(doctor::unreadable(&problems).to_json())?;
             return Err(problems.into());
         }
         config => config?,
@@ -265,9 +265,9 @@ async fn check(arguments: CheckArguments) -> Result<(), Failure> {
     let options = doctor::Options { fix: arguments.fix, loopback: arguments.loopback };
     let report = doctor::run_until(&config, options, stop.cancelled()).await;
     if arguments.json {
-        output::line(report.to_json())?;
+        output::print_line(report.to_json())?;
     } else {
-        output::line(&report)?;
+        output::print_line(&report)?;
     }
     match report.cut_short {
         Some(why) => Err(why.into()),
@@ -281,9 +281,9 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
     let config = settings()?;
     let valet = AppState::connect_pair(&config).await?.valet;
     match arguments.before {
-        None => output::line(format_args!("{:?}", valet.sweeper.sweep().await?))?,
+        None => output::print_line(format_args!("{:?}", valet.sweeper.sweep().await?))?,
         Some(before) if arguments.delete => delete_orphans(&valet, before, &arguments).await?,
-        Some(before) => output::line(valet.orphans.find(before, &mut |_| {}).await?)?,
+        Some(before) => output::print_line(valet.orphans.find(before, &mut |_| {}).await?)?,
     }
     Ok(())
 }
@@ -292,10 +292,10 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
 async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &SweepArguments) -> Result<(), Failure> {
     // Fails before the orphans are listed, not after the operator has confirmed their deletion.
     valet.orphans.verify_pair_for_deletion().await?;
-    let mut lines = output::Lines::default();
+    let mut lines = output::LinePrinter::default();
     let found = valet.orphans.find(before, &mut |orphan| lines.print(orphan)).await?;
     lines.end()?;
-    output::line(found.counts())?;
+    output::print_line(found.counts())?;
     if found.number() == 0 {
         return Ok(());
     }
@@ -310,9 +310,9 @@ async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &Sweep
         }
     };
     let deleted = valet.orphans.delete(before, &found, consent).await?;
-    output::line(format_args!("{} objects and uploads deleted, {} failed", deleted.deleted, deleted.failed))?;
+    output::print_line(format_args!("{} objects and uploads deleted, {} failed", deleted.deleted, deleted.failed))?;
     if deleted.new > 0 {
-        output::line(format_args!(
+        output::print_line(format_args!(
             "{} objects have lost their record since and are left: run it again to see them",
             deleted.new
         ))?;
@@ -326,15 +326,15 @@ async fn join(yes: bool) -> Result<(), Failure> {
     let valet = AppState::open(&config).await?.valet;
     let pair = match valet.deployment.read_pair().await {
         Err(error @ PairError::Damaged { .. }) => {
-            output::line(error)?;
+            output::print_line(error)?;
             None
         }
         pair => Some(pair?),
     };
     if let Some(pair) = pair {
         let text = |id: Option<DeploymentId>| id.map_or_else(|| "none yet".to_owned(), |id| id.to_string());
-        output::line(format_args!("deployment of the database {}: {}", config.mongo.database, text(pair.database)))?;
-        output::line(format_args!("deployment of the bucket {}: {}", config.s3.bucket, text(pair.bucket)))?;
+        output::print_line(format_args!("deployment of the database {}: {}", config.mongo.database, text(pair.database)))?;
+        output::print_line(format_args!("deployment of the bucket {}: {}", config.s3.bucket, text(pair.bucket)))?;
     }
     let sample = match valet.deployment.read_sample().await? {
         Sample::Empty => "the bucket has no images",
@@ -342,16 +342,16 @@ async fn join(yes: bool) -> Result<(), Failure> {
         Sample::Unknown => "the database has no record of the images in the bucket: they will count as orphans",
         Sample::Crowded => "the bucket has many objects of other programs; none of Valet's was found among the first",
     };
-    output::line(sample)?;
+    output::print_line(sample)?;
     match pair.and_then(Pair::restored_side) {
         Some(RestoredSide::Database) => {
-            output::line("the database was restored from a backup: objects of later uploads have no record")?
+            output::print_line("the database was restored from a backup: objects of later uploads have no record")?
         }
         Some(RestoredSide::Bucket) => {
-            output::line("the bucket was restored from a backup: records of later uploads have no object")?
+            output::print_line("the bucket was restored from a backup: records of later uploads have no object")?
         }
         None if pair.is_some_and(|pair| pair.bucket.is_some() && pair.bucket == pair.database) => {
-            return Ok(output::line("they belong together already")?);
+            return Ok(output::print_line("they belong together already")?);
         }
         None => {}
     }
@@ -363,7 +363,7 @@ async fn join(yes: bool) -> Result<(), Failure> {
     {
         return Err("nothing was changed".into());
     }
-    Ok(output::line(format_args!("joined as deployment {}", valet.deployment.join_pair().await?))?)
+    Ok(output::print_line(format_args!("joined as deployment {}", valet.deployment.join_pair().await?))?)
 }
 
 /// Prints a question at the terminal. Returns the answer without the white space around it.
@@ -372,7 +372,7 @@ fn prompt(question: &str) -> Result<String, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err("nothing was changed: standard input is not a terminal; see --help for options that answer in advance".into());
     }
-    output::line(question)?;
+    output::print_line(question)?;
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     Ok(line.trim().to_owned())
@@ -383,9 +383,9 @@ async fn recount(arguments: RecountArguments) -> Result<(), Failure> {
     let config = settings()?;
     let email = arguments.email.as_deref().map(|text| Email::parse(text).map_err(|_| "this is not an email")).transpose()?;
     let valet = AppState::connect_pair(&config).await?.valet;
-    let mut lines = output::Lines::default();
+    let mut lines = output::LinePrinter::default();
     let done = valet.recount.run(email.as_ref(), |repair| lines.print(repair)).await?;
     lines.end()?;
-    output::line(done)?;
+    output::print_line(done)?;
     if done.failed == 0 { Ok(()) } else { Err("some users could not be recounted: run it again".into()) }
 }

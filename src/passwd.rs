@@ -16,7 +16,7 @@ pub async fn run(email: &str) -> Result<(), Failure> {
         .accounts
         .set_password(email, password.expose_secret(), OffsetDateTime::now_utc())
         .await?;
-    Ok(output::line("The password is set and all sessions are ended; access tokens die within 30 seconds.")?)
+    Ok(output::print_line("The password is set and all sessions are ended; access tokens are rejected within 30 seconds.")?)
 }
 
 /// Reads the password: at a terminal twice, without showing it; otherwise one line of standard input.

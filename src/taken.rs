@@ -26,6 +26,6 @@ pub async fn run(arguments: TakenArguments, settings: fn() -> Result<Config, Pro
         done = valet.capture_backfill.run(arguments.rate) => done?,
         () = stop.cancelled() => return Err("interrupted; the images that were read are recorded: run it again for the others".into()),
     };
-    output::line(done)?;
+    output::print_line(done)?;
     if done.failed == 0 { Ok(()) } else { Err("some images could not be read: run it again".into()) }
 }

@@ -69,18 +69,18 @@ pub async fn run(command: WebhookCommand) -> Result<(), Failure> {
     match command {
         WebhookCommand::Add { url, types } => {
             let endpoint = endpoints.add(&url, types, now).await?;
-            output::line(&endpoint.id)?;
-            output::line(endpoints.secret(&endpoint.id).await?.expose_secret())?;
+            output::print_line(&endpoint.id)?;
+            output::print_line(endpoints.secret(&endpoint.id).await?.expose_secret())?;
         }
         WebhookCommand::List => {
             for endpoint in endpoints.list().await? {
-                output::line(line(&endpoint))?;
+                output::print_line(line(&endpoint))?;
             }
         }
-        WebhookCommand::Secret(Endpoint { id }) => output::line(endpoints.secret(&id).await?.expose_secret())?,
+        WebhookCommand::Secret(Endpoint { id }) => output::print_line(endpoints.secret(&id).await?.expose_secret())?,
         WebhookCommand::Rotate { endpoint, force } => {
             let previous = if force { PreviousSecret::Ended } else { PreviousSecret::Kept };
-            output::line(endpoints.rotate(&endpoint.id, previous, now).await?.expose_secret())?;
+            output::print_line(endpoints.rotate(&endpoint.id, previous, now).await?.expose_secret())?;
         }
         WebhookCommand::Disable(Endpoint { id }) => endpoints.disable(&id).await?,
         WebhookCommand::Enable(Endpoint { id }) => endpoints.enable(&id).await?,
@@ -88,7 +88,7 @@ pub async fn run(command: WebhookCommand) -> Result<(), Failure> {
         WebhookCommand::Test(Endpoint { id }) => test(endpoints, &id, now).await?,
         WebhookCommand::Replay { endpoint, since } => {
             let count = endpoints.replay(&endpoint.id, since, now).await?;
-            output::line(format_args!("{count} messages are sent again"))?;
+            output::print_line(format_args!("{count} messages are sent again"))?;
         }
     }
     Ok(())
@@ -99,7 +99,9 @@ async fn test(endpoints: &Endpoints, id: &str, now: OffsetDateTime) -> Result<()
     let attempt = endpoints.test(id, now).await?;
     let (status, took) = (attempt.status.unwrap_or(0), attempt.took.as_millis());
     match attempt.error {
-        None if (200..300).contains(&status) => Ok(output::line(format_args!("delivered: status {status} after {took} ms"))?),
+        None if (200..300).contains(&status) => {
+            Ok(output::print_line(format_args!("delivered: status {status} after {took} ms"))?)
+        }
         None => Err(format!("the endpoint answered {status} after {took} ms; only 2xx counts as delivered").into()),
         Some(error) => Err(format!("there was no answer: {error}").into()),
     }

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use valet::domain::webhooks::{
     endpoints::Endpoints,
-    signature::{EndpointSecret, Signed},
+    signature::{EndpointSecret, SignedContent},
 };
 
 use crate::{Failure, output};
@@ -37,7 +37,7 @@ pub async fn listen(endpoints: &Endpoints, port: u16, stop: CancellationToken) -
     endpoints.enable(&endpoint.id).await?;
     let secret = endpoints.secret(&endpoint.id).await?;
     let secret = Arc::new(EndpointSecret::parse(secret.expose_secret()).ok_or("the secret of the endpoint cannot be read")?);
-    output::line(format_args!("endpoint {} receives at {url}; Ctrl-C turns it off", endpoint.id))?;
+    output::print_line(format_args!("endpoint {} receives at {url}; Ctrl-C turns it off", endpoint.id))?;
     loop {
         let stream = tokio::select! {
             () = stop.cancelled() => break,
@@ -56,9 +56,9 @@ pub async fn listen(endpoints: &Endpoints, port: u16, stop: CancellationToken) -
 /// Prints a message if it is signed, and answers it.
 async fn answer(request: Request<Incoming>, secret: &EndpointSecret) -> Response<Empty<Bytes>> {
     let status = match verify(request, secret).await {
-        Ok(line) => output::line(line).map_or(StatusCode::INTERNAL_SERVER_ERROR, |()| StatusCode::NO_CONTENT),
+        Ok(line) => output::print_line(line).map_or(StatusCode::INTERNAL_SERVER_ERROR, |()| StatusCode::NO_CONTENT),
         Err(why) => {
-            output::failure(format_args!("refused a request: {why}"));
+            output::print_error(format_args!("refused a request: {why}"));
             StatusCode::UNAUTHORIZED
         }
     };
@@ -75,7 +75,7 @@ async fn verify(request: Request<Incoming>, secret: &EndpointSecret) -> Result<S
     let timestamp = header("webhook-timestamp").and_then(|text| text.parse::<i64>().ok()).ok_or("it has no time")?;
     let body =
         Limited::new(body, MAX_MESSAGE_BYTES).collect().await.map_err(|_| "its body is too large or incomplete")?.to_bytes();
-    if !(Signed { id, timestamp, body: &body }).is_signed(signatures, secret) {
+    if !(SignedContent { id, timestamp, body: &body }).has_signature_by(signatures, secret) {
         return Err("its signature is not that of the endpoint's secret");
     }
     if OffsetDateTime::now_utc().unix_timestamp().abs_diff(timestamp) > MAX_CLOCK_DIFFERENCE_SECONDS {

@@ -31,7 +31,7 @@ pub async fn run(arguments: WorkerArguments, settings: fn() -> Result<Config, Pr
     if arguments.once {
         let renderer = app.valet.preview_worker.renderer()?;
         let images = app.valet.preview_worker.render_all_due(&renderer).await?;
-        return Ok(output::line(format_args!("{images} images done"))?);
+        return Ok(output::print_line(format_args!("{images} images done"))?);
     }
     let backfill = async {
         if let Some(rate) = arguments.backfill {

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::{
     RUNS,
     client::Connection,
-    data::{User, declared, text, unique_png},
+    data::{User, declaration, text, unique_png},
     median,
-    report::{Bar, Report},
+    report::{Bound, Report},
     servers::Server,
 };
 
@@ -27,7 +27,7 @@ pub async fn uploaded(valet: &Server, s3: SocketAddr, user: &User, count: usize)
     let mut ids = Vec::new();
     let files: Vec<_> = (0..count).map(|_| unique_png()).collect();
     for files in files.chunks(MANY) {
-        let items: Vec<_> = files.iter().map(|bytes| declared(bytes)).collect();
+        let items: Vec<_> = files.iter().map(|bytes| declaration(bytes)).collect();
         let body = json!({ "items": items });
         let answer = api.expect(&user.request("POST", "/api/images/upload/batch", Some(&body)), 200).await;
         for (result, bytes) in answer["results"].as_array().unwrap().iter().zip(files) {
@@ -56,13 +56,13 @@ pub async fn ratios(report: &mut Report, valet: &Server, s3: SocketAddr) {
     // For each call, the seconds of a single call and of a batch, by run.
     let mut times = [(); 5].map(|()| (Vec::new(), Vec::new()));
     for _ in 0..RUNS {
-        let user = User::of_valet(valet.address).await;
+        let user = User::sign_up(valet.address).await;
         let mut api = Connection::open(valet.address).await;
         let images = |ids: &[String]| Some(json!({ "ids": ids }));
 
-        let singles = (0..SINGLES).map(|_| user.request("POST", "/api/images/upload", Some(&declared(&unique_png()))));
+        let singles = (0..SINGLES).map(|_| user.request("POST", "/api/images/upload", Some(&declaration(&unique_png()))));
         let one = mean(&mut api, singles.collect(), 201).await;
-        let items: Vec<_> = (0..MANY).map(|_| declared(&unique_png())).collect();
+        let items: Vec<_> = (0..MANY).map(|_| declaration(&unique_png())).collect();
         let body = json!({ "items": items });
         let many = mean(&mut api, vec![user.request("POST", "/api/images/upload/batch", Some(&body))], 200).await;
         times[0].0.push(one);
@@ -89,7 +89,7 @@ pub async fn ratios(report: &mut Report, valet: &Server, s3: SocketAddr) {
     for (name, (one, many)) in ["upload", "renew", "confirm", "read", "delete"].into_iter().zip(times) {
         let ratio = median(many.iter().zip(&one).map(|(many, one)| many / one).collect());
         println!("batch of {MANY}: {name:8} {:6.2} ms, one {:5.2} ms", median(many) * 1e3, median(one) * 1e3);
-        report.ratio(&format!("batch of {MANY}, to one: {name}"), ratio, Bar::Low);
+        report.ratio(&format!("batch of {MANY}, to one: {name}"), ratio, Bound::Low);
     }
 }
 

@@ -20,8 +20,8 @@ use tokio::{
 pub const OK: u16 = 200;
 /// Status of a request that has created something.
 pub const CREATED: u16 = 201;
-/// Time after which [`each`] sends no more requests.
-const EACH_DEADLINE: Duration = Duration::from_secs(60);
+/// Time after which [`send_each`] sends no more requests.
+const SEND_EACH_DEADLINE: Duration = Duration::from_secs(60);
 
 /// An open connection, for many requests.
 pub struct Connection {
@@ -183,11 +183,11 @@ pub async fn repeat(address: SocketAddr, connections: usize, time: Duration, req
     .await
 }
 
-/// Sends each request of a list once, for at most [`EACH_DEADLINE`].
-pub async fn each(address: SocketAddr, connections: usize, expected_status: u16, requests: Vec<Vec<u8>>) -> Load {
+/// Sends each request of a list once, for at most [`SEND_EACH_DEADLINE`].
+pub async fn send_each(address: SocketAddr, connections: usize, expected_status: u16, requests: Vec<Vec<u8>>) -> Load {
     let requests: Arc<[Arc<[u8]>]> = requests.into_iter().map(Arc::from).collect();
     let next = Arc::new(AtomicUsize::new(0));
-    load(connections, EACH_DEADLINE, |_| {
+    load(connections, SEND_EACH_DEADLINE, |_| {
         let (requests, next) = (requests.clone(), next.clone());
         Requests::new(address, expected_status, move || requests.get(next.fetch_add(1, Ordering::Relaxed)).cloned())
     })

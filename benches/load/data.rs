@@ -31,7 +31,7 @@ pub struct User {
 
 impl User {
     /// Signs up with Valet.
-    pub async fn of_valet(address: SocketAddr) -> Self {
+    pub async fn sign_up(address: SocketAddr) -> Self {
         let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
         let body = json!({ "email": email, "password": PASSWORD });
         let session = Connection::open(address).await.expect(&request("POST", "/api/auth/signup", None, Some(&body)), 201).await;
@@ -39,7 +39,7 @@ impl User {
     }
 
     /// Signs up with the Express server.
-    pub async fn of_express(server: &Server) -> Self {
+    pub async fn sign_up_at_express(server: &Server) -> Self {
         let email = "ada@example.com".to_owned();
         let body = json!({ "email": email, "password": PASSWORD });
         let mut peer = Connection::open(server.address).await;
@@ -65,7 +65,7 @@ pub fn text(value: &Value) -> String {
 }
 
 /// Returns the declaration of these bytes.
-pub fn declared(bytes: &[u8]) -> Value {
+pub fn declaration(bytes: &[u8]) -> Value {
     let sha256 = STANDARD.encode(digest::digest(&digest::SHA256, bytes));
     json!({ "fileName": "IMG_0042.png", "contentType": "image/png", "size": bytes.len(), "sha256": sha256 })
 }
@@ -117,18 +117,18 @@ pub async fn fill_express(client: &Client, user: &str) {
 }
 
 /// Reads a gallery page as the server does, and discards it.
-pub struct Find {
+pub struct DriverGalleryRead {
     images: Collection<RawDocumentBuf>,
     user: String,
 }
 
-impl Find {
+impl DriverGalleryRead {
     pub fn new(client: &Client, user: &str) -> Self {
         Self { images: client.database(DATABASE).collection("images"), user: user.to_owned() }
     }
 }
 
-impl AsyncWork for Find {
+impl AsyncWork for DriverGalleryRead {
     async fn once(&mut self) -> bool {
         let find = self.images.find(doc! { "user": &self.user, "state": "ready" }).sort(doc! { "uploadedAt": -1, "_id": -1 });
         let mut found = find.limit(50).batch_size(50).await.unwrap();
@@ -142,22 +142,22 @@ impl AsyncWork for Find {
 }
 
 /// Writes the documents of an upload as the server does when it opens one: the conditional update of the user, then the image.
-pub struct Write {
+pub struct DriverUploadWrite {
     database: Database,
     users: Vec<String>,
-    turn: usize,
+    next_user: usize,
 }
 
-impl Write {
-    pub fn new(client: &Client, users: &[User], turn: usize) -> Self {
-        Self { database: client.database(DATABASE), users: users.iter().map(|user| user.id.clone()).collect(), turn }
+impl DriverUploadWrite {
+    pub fn new(client: &Client, users: &[User], next_user: usize) -> Self {
+        Self { database: client.database(DATABASE), users: users.iter().map(|user| user.id.clone()).collect(), next_user }
     }
 }
 
-impl AsyncWork for Write {
+impl AsyncWork for DriverUploadWrite {
     async fn once(&mut self) -> bool {
-        self.turn += 1;
-        let user = &self.users[self.turn % self.users.len()];
+        self.next_user += 1;
+        let user = &self.users[self.next_user % self.users.len()];
         let (id, now) = (uuid::Uuid::now_v7().to_string(), DateTime::now());
         let filter = doc! { "_id": user, "usedBytes": { "$lte": 10_i64 << 30 }, "pending": { "$lte": 999_i64 } };
         let entry = doc! { "image": &id, "bytes": 100_i64, "at": now };
@@ -177,7 +177,7 @@ impl AsyncWork for Write {
 }
 
 /// Restores the state before the uploads were opened.
-pub async fn forget_uploads(database: &Database) {
+pub async fn delete_open_uploads(database: &Database) {
     database.collection::<Document>("images").delete_many(doc! { "state": "pending" }).await.unwrap();
     let fresh = doc! { "$set": { "usedBytes": 0_i64, "pending": 0_i64, "opening": [], "holds": [] } };
     database.collection::<Document>("users").update_many(doc! {}, fresh).await.unwrap();

@@ -21,17 +21,17 @@ use super::{
     data::{self, User},
     gallery, median,
     metrics::metric,
-    report::{Bar, Report},
+    report::{Bound, Report},
     servers::{DATABASE, Dependencies, Server, free_port},
 };
 
-/// Number of due images that is compared with: more than are swept in [`WINDOW`].
+/// Number of due images that the many are compared with: more than the sweeper sweeps within [`WINDOW`].
 const FEW: usize = 10_000;
 /// Number of due images, if `DUE_IMAGES` does not set it.
 const MANY: usize = 100_000;
-/// Number of users, each with as many due images.
+/// Number of users. All have the same number of due images.
 const USERS: usize = 10_000;
-/// Number of starts whose median is a ratio.
+/// Number of starts with each number of due images; their medians are compared.
 const STARTS: usize = 3;
 /// Time after the start in which the sweeper and pages are measured.
 const WINDOW: Duration = Duration::from_secs(3);
@@ -62,7 +62,7 @@ pub async fn measure(report: &mut Report) {
     let database = driver.database(DATABASE);
     // The first start creates the indexes.
     let valet = Server::valet(&dependencies).await;
-    let ada = User::of_valet(valet.address).await;
+    let ada = User::sign_up(valet.address).await;
     drop(valet);
     data::fill(&database.collection("images"), &ada.id, data::IMAGES).await;
     let users = insert_users(&database).await;
@@ -83,19 +83,19 @@ pub async fn measure(report: &mut Report) {
     show("no due images", &without);
     show(&format!("{FEW} due images"), &with_few);
     show(&format!("{many} due images"), &with_many);
-    let mut compare = |what: &str, value: fn(&Start) -> f64, bar| {
+    let mut compare = |what: &str, value: fn(&Start) -> f64, bound| {
         report.ratio(
             &format!("{what}: {many} due images, to {FEW}"),
             median_of(&with_many, value) / median_of(&with_few, value),
-            bar,
+            bound,
         );
     };
-    compare("start to /readyz", |start| start.ready, Bar::AtMost(1.2));
-    compare("images swept in a second", |start| start.swept, Bar::AtLeast(0.8));
-    compare("p50 of gallery(50) beside the sweep", |start| start.page, Bar::AtMost(1.2));
-    compare("memory beside the sweep", |start| start.memory, Bar::AtMost(1.2));
+    compare("start to /readyz", |start| start.ready, Bound::AtMost(1.2));
+    compare("images swept in a second", |start| start.swept, Bound::AtLeast(0.8));
+    compare("p50 of gallery(50) beside the sweep", |start| start.page, Bound::AtMost(1.2));
+    compare("memory beside the sweep", |start| start.memory, Bound::AtMost(1.2));
     let page = |starts| median_of(starts, |start| start.page);
-    report.ratio("p50 of gallery(50) beside a sweep, to without", page(&with_many) / page(&without), Bar::Low);
+    report.ratio("p50 of gallery(50) beside a sweep, to without", page(&with_many) / page(&without), Bound::Low);
     dependencies.stop().await;
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Everything runs on this machine and shares its processors, so only ratios within one execution are meaningful. Most are the
 //! median of five alternating runs; processor times and memory are measured once. The benchmark ends with the machine, the date
-//! and a table of the ratios beside their bars and the baseline in `benches/baseline.json`, and warns of ratios that became worse
+//! and a table of the ratios beside their bounds and the baseline in `benches/baseline.json`, and warns of ratios that became worse
 //! by a tenth; with `BENCH_BASELINE=write` it replaces the measured ratios in that file.
 //! `BENCH_SECONDS` (default 2) is the length of one run in seconds. `PEER_EXPRESS` names the folder of an Express server
 //! (`server.mjs`, its packages installed) to compare with, if node is installed. An argument selects one part: `slow-store`
@@ -30,9 +30,9 @@ use time::OffsetDateTime;
 use valet::state::AppState;
 
 use self::{
-    client::{CREATED, Connection, Load, OK, Requests, each, load, repeat},
-    data::{Find, User, Write, declared},
-    report::{Bar, Report},
+    client::{CREATED, Connection, Load, OK, Requests, load, repeat, send_each},
+    data::{DriverGalleryRead, DriverUploadWrite, User, declaration},
+    report::{Bound, Report},
     servers::{DATABASE, Dependencies, Server},
 };
 
@@ -68,11 +68,11 @@ async fn main() {
     starts(report, &dependencies).await;
 
     let valet = Server::valet(&dependencies).await;
-    let ada = User::of_valet(valet.address).await;
+    let ada = User::sign_up(valet.address).await;
     data::fill(&driver.database(DATABASE).collection("images"), &ada.id, data::IMAGES).await;
     let express = Server::express(&dependencies).await;
     let eve = match &express {
-        Some(server) => Some(User::of_express(server).await),
+        Some(server) => Some(User::sign_up_at_express(server).await),
         None => None,
     };
     if let Some(eve) = &eve {
@@ -107,8 +107,8 @@ async fn starts(report: &mut Report, dependencies: &Dependencies) {
         tokio::time::sleep(Duration::from_millis(300)).await;
         idle.push(server.memory().unwrap_or(f64::NAN));
     }
-    println!("start to /readyz: {:.0} ms (bar 300)", median(starts));
-    report.ratio("memory when idle, in MiB", median(idle), Bar::AtMost(40.0));
+    println!("start to /readyz: {:.0} ms (bound 300)", median(starts));
+    report.ratio("memory when idle, in MiB", median(idle), Bound::AtMost(40.0));
 }
 
 /// The Express server and its user, if there is one to compare with.
@@ -123,7 +123,7 @@ fn gallery(user: &User, limit: u32) -> Vec<u8> {
 async fn galleries(report: &mut Report, time: Duration, valet: &Server, ada: &User, driver: &mongodb::Client, peer: Peer<'_>) {
     let (mut by_driver, mut by_valet, mut by_express, mut p99_to_p50) = (vec![], vec![], vec![], vec![]);
     for _ in 0..RUNS {
-        by_driver.push(load(CONNECTIONS, time, |_| Find::new(driver, &ada.id)).await);
+        by_driver.push(load(CONNECTIONS, time, |_| DriverGalleryRead::new(driver, &ada.id)).await);
         let page = repeat(valet.address, CONNECTIONS, time, gallery(ada, 50)).await;
         p99_to_p50.push(page.p99 / page.p50);
         by_valet.push(page);
@@ -133,11 +133,11 @@ async fn galleries(report: &mut Report, time: Duration, valet: &Server, ada: &Us
     }
     show("driver only: find(50)", &by_driver, None);
     show("gallery(50)", &by_valet, None);
-    report.ratio("gallery(50), to the driver alone", ratio(&by_valet, &by_driver), Bar::AtLeast(0.6));
-    report.ratio("gallery(50): p99, to p50", median(p99_to_p50), Bar::AtMost(15.0));
+    report.ratio("gallery(50), to the driver alone", ratio(&by_valet, &by_driver), Bound::AtLeast(0.6));
+    report.ratio("gallery(50): p99, to p50", median(p99_to_p50), Bound::AtMost(15.0));
     if peer.is_some() {
         show("Express: gallery(50)", &by_express, None);
-        report.ratio("gallery(50), to Express", ratio(&by_valet, &by_express), Bar::AtLeast(55.0));
+        report.ratio("gallery(50), to Express", ratio(&by_valet, &by_express), Bound::AtLeast(55.0));
     }
     let plain_request = gallery(ada, 50);
     let end = plain_request.len() - 2;
@@ -156,8 +156,8 @@ async fn processor_time(report: &mut Report, time: Duration, valet: &Server, ada
     for limit in [1, 50, 100] {
         costs.push(cost(time, valet, &format!("gallery({limit})"), gallery(ada, limit)).await / livez);
     }
-    report.ratio("processor time of gallery(1), to /livez", costs[0], Bar::AtMost(4.0));
-    report.ratio("processor time of gallery(50), to /livez", costs[1], Bar::AtMost(7.0));
+    report.ratio("processor time of gallery(1), to /livez", costs[0], Bound::AtMost(4.0));
+    report.ratio("processor time of gallery(50), to /livez", costs[1], Bound::AtMost(7.0));
 }
 
 /// Returns the server's processor time of one request, in seconds.
@@ -173,31 +173,31 @@ async fn cost(time: Duration, valet: &Server, what: &str, request: Vec<u8>) -> f
 async fn upload_openings(report: &mut Report, time: Duration, valet: &Server, driver: &mongodb::Client, peer: Peer<'_>) {
     let mut users = Vec::new();
     for _ in 0..UPLOADERS {
-        users.push(User::of_valet(valet.address).await);
+        users.push(User::sign_up(valet.address).await);
     }
     let users: Arc<[User]> = users.into();
     let database = driver.database(DATABASE);
     let (mut by_driver, mut by_valet, mut by_express) = (vec![], vec![], vec![]);
     let mut cpu = None;
     for _ in 0..RUNS {
-        by_driver.push(load(CONNECTIONS, time, |worker| Write::new(driver, &users, worker)).await);
-        data::forget_uploads(&database).await;
+        by_driver.push(load(CONNECTIONS, time, |worker| DriverUploadWrite::new(driver, &users, worker)).await);
+        data::delete_open_uploads(&database).await;
         let before = valet.cpu();
         let opened = load(CONNECTIONS, time, |worker| {
             let (users, mut turn) = (users.clone(), worker);
             Requests::new(valet.address, CREATED, move || {
                 turn += 1;
                 let id = uuid::Uuid::new_v4();
-                let body = declared(id.as_bytes());
+                let body = declaration(id.as_bytes());
                 Some(users[turn % users.len()].request("POST", "/api/images/upload", Some(&body)).into())
             })
         })
         .await;
         cpu = valet.cpu().zip(before).map(|(after, before)| (after - before) / (opened.rate * time.as_secs_f64()));
         by_valet.push(opened);
-        data::forget_uploads(&database).await;
+        data::delete_open_uploads(&database).await;
         if let Some((server, eve)) = peer {
-            let body = declared(b"x");
+            let body = declaration(b"x");
             let request: Arc<[u8]> = eve.request("POST", "/api/images/presign", Some(&body)).into();
             by_express.push(
                 load(CONNECTIONS, time, |_| {
@@ -210,22 +210,22 @@ async fn upload_openings(report: &mut Report, time: Duration, valet: &Server, dr
     }
     show("driver only: the writes of opening an upload", &by_driver, None);
     show("opening an upload", &by_valet, cpu);
-    report.ratio("opening an upload, to the driver's same writes", ratio(&by_valet, &by_driver), Bar::AtLeast(0.9));
+    report.ratio("opening an upload, to the driver's same writes", ratio(&by_valet, &by_driver), Bound::AtLeast(0.9));
     let last_to_first = by_valet.last().zip(by_valet.first()).map_or(f64::NAN, |(last, first)| last.rate / first.rate);
-    report.ratio("opening an upload: the last run, to the first", last_to_first, Bar::AtLeast(0.9));
+    report.ratio("opening an upload: the last run, to the first", last_to_first, Bound::AtLeast(0.9));
     if peer.is_some() {
         show("Express: presign", &by_express, None);
-        report.ratio("opening an upload, to Express", ratio(&by_valet, &by_express), Bar::AtLeast(3.0));
+        report.ratio("opening an upload, to Express", ratio(&by_valet, &by_express), Bound::AtLeast(3.0));
     }
 }
 
 /// Measures single confirms.
 async fn confirms(valet: &Server, s3: std::net::SocketAddr) {
-    let user = User::of_valet(valet.address).await;
+    let user = User::sign_up(valet.address).await;
     let ids = batch::uploaded(valet, s3, &user, 400).await;
     let before = valet.cpu();
     let requests: Vec<_> = ids.iter().map(|id| user.request("POST", &format!("/api/images/{id}/confirm"), None)).collect();
-    let done = each(valet.address, CONNECTIONS, OK, requests).await;
+    let done = send_each(valet.address, CONNECTIONS, OK, requests).await;
     show("confirm", &[done], valet.cpu().zip(before).map(|(after, before)| (after - before) / ids.len() as f64));
 }
 
@@ -256,14 +256,14 @@ async fn session_check(report: &mut Report, dependencies: &Dependencies, valet: 
     let request = cost(Duration::from_secs(1), valet, "gallery(50)", gallery(ada, 50)).await;
     println!("check of token and session: {check:.0} ns");
     // `check` is in ns and `request` in s: 1e9 ns a second, and a hundredth for per cent.
-    report.ratio("check of token and session, in % of gallery(50)'s processor time", check / request / 1e7, Bar::AtMost(1.0));
+    report.ratio("check of token and session, in % of gallery(50)'s processor time", check / request / 1e7, Bound::AtMost(1.0));
 }
 
 /// Measures memory during many concurrent reads.
 async fn crowd(report: &mut Report, time: Duration, valet: &Server, ada: &User) {
     let page = repeat(valet.address, 256, time * 2, gallery(ada, 50)).await;
     show("gallery(50), 256 connections", &[page], None);
-    report.ratio("memory at 256 connections, in MiB", valet.memory().unwrap_or(f64::NAN), Bar::AtMost(120.0));
+    report.ratio("memory at 256 connections, in MiB", valet.memory().unwrap_or(f64::NAN), Bound::AtMost(120.0));
     let status = Connection::open(valet.address).await.send(&client::request("GET", "/readyz", None, None)).await.0;
     assert_eq!(status, 200);
 }

@@ -10,9 +10,9 @@ use mongodb::{
 use super::{
     RUNS,
     client::Connection,
-    data::{User, declared, unique_png},
+    data::{User, declaration, unique_png},
     median,
-    report::{Bar, Report},
+    report::{Bound, Report},
     servers::Server,
 };
 
@@ -23,14 +23,14 @@ const OPENED: u32 = 100;
 
 /// Measures the time to open an upload for a user with `OPEN` open uploads, relative to a user without open uploads.
 pub async fn measure(report: &mut Report, valet: &Server, database: &Database) {
-    let (none, many) = (User::of_valet(valet.address).await, User::of_valet(valet.address).await);
+    let (none, many) = (User::sign_up(valet.address).await, User::sign_up(valet.address).await);
     fill(database, &many.id).await;
     let mut ratios = Vec::new();
     for _ in 0..RUNS {
         let seconds_without = open(valet, &none).await;
         ratios.push(open(valet, &many).await / seconds_without);
     }
-    report.ratio("opening an upload beside 9,000 open ones, to none", median(ratios), Bar::AtMost(1.1));
+    report.ratio("opening an upload beside 9,000 open ones, to none", median(ratios), Bound::AtMost(1.1));
 }
 
 /// Inserts `OPEN` pending images of a user, with the fields that the opening of an upload leaves.
@@ -53,7 +53,7 @@ async fn open(valet: &Server, user: &User) -> f64 {
     let mut api = Connection::open(valet.address).await;
     let began = Instant::now();
     for _ in 0..OPENED {
-        api.expect(&user.request("POST", "/api/images/upload", Some(&declared(&unique_png()))), 201).await;
+        api.expect(&user.request("POST", "/api/images/upload", Some(&declaration(&unique_png()))), 201).await;
     }
     began.elapsed().as_secs_f64()
 }

@@ -1,5 +1,5 @@
-//! The ratios of a run: their bars, the baseline in `benches/baseline.json`, the table at the end, and its warnings. The benchmarks
-//! `signer` and `flat` use this file, too; its tests are in the test binary `benches`.
+//! The ratios of a run: their bounds, the baseline in `benches/baseline.json`, the table at the end, and its warnings. The
+//! benchmarks `signer` and `flat` use this file, too; its tests are in the test binary `benches`.
 
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
@@ -13,30 +13,30 @@ const TOLERANCE: f64 = 0.1;
 
 /// Wanted value of a ratio, and the direction in which a ratio is better.
 #[derive(Debug, Clone, Copy)]
-pub enum Bar {
+pub enum Bound {
     /// More is better.
     AtLeast(f64),
     /// Less is better.
     AtMost(f64),
-    /// Less is better, and there is no bar.
+    /// Less is better, and there is no bound.
     Low,
 }
 
-impl Bar {
-    /// Returns whether a value meets the bar. A value that is not a number does not.
+impl Bound {
+    /// Returns whether a value meets the bound. A value that is not a number does not.
     fn is_met(self, value: f64) -> bool {
         match self {
-            Self::AtLeast(bar) => value >= bar,
-            Self::AtMost(bar) => value <= bar,
+            Self::AtLeast(bound) => value >= bound,
+            Self::AtMost(bound) => value <= bound,
             Self::Low => value.is_finite(),
         }
     }
 
-    /// Returns the bar as the table shows it.
+    /// Returns the bound as the table shows it.
     fn text(self) -> String {
         match self {
-            Self::AtLeast(bar) => format!("≥ {bar}"),
-            Self::AtMost(bar) => format!("≤ {bar}"),
+            Self::AtLeast(bound) => format!("≥ {bound}"),
+            Self::AtMost(bound) => format!("≤ {bound}"),
             Self::Low => "low".to_owned(),
         }
     }
@@ -69,14 +69,14 @@ pub struct Baseline(pub BTreeMap<String, Measured>);
 /// Collects the ratios of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    ratios: Vec<(String, f64, Bar)>,
+    ratios: Vec<(String, f64, Bound)>,
 }
 
 impl Report {
     /// Prints a ratio, and adds it to the table.
-    pub fn ratio(&mut self, name: &str, value: f64, bar: Bar) {
+    pub fn ratio(&mut self, name: &str, value: f64, bound: Bound) {
         println!("  {name}: {value:.2}");
-        self.ratios.push((name.to_owned(), value, bar));
+        self.ratios.push((name.to_owned(), value, bound));
     }
 
     /// Prints the table and the warnings. With `BENCH_BASELINE=write`, the ratios become the baseline of later runs.
@@ -95,26 +95,26 @@ impl Report {
         }
     }
 
-    /// Returns the ratios beside their bars and the baseline, as a Markdown table.
+    /// Returns the ratios beside their bounds and the baseline, as a Markdown table.
     pub fn table(&self, baseline: &Baseline) -> String {
-        let mut table = "| ratio | now | bar | baseline |\n|---|---|---|---|".to_owned();
-        for (name, value, bar) in &self.ratios {
-            let missed = if bar.is_met(*value) { "" } else { " (missed)" };
+        let mut table = "| ratio | now | bound | baseline |\n|---|---|---|---|".to_owned();
+        for (name, value, bound) in &self.ratios {
+            let missed = if bound.is_met(*value) { "" } else { " (missed)" };
             let before = baseline.0.get(name);
             let before = before.map_or_else(|| "none".to_owned(), |it| format!("{:.2} ({}, {})", it.value, it.date, it.machine));
-            let _ = write!(table, "\n| {name} | {value:.2}{missed} | {} | {before} |", bar.text());
+            let _ = write!(table, "\n| {name} | {value:.2}{missed} | {} | {before} |", bound.text());
         }
         table
     }
 
     /// Returns a warning for each ratio that is a tenth worse than its baseline, or that was not measured.
     pub fn warnings(&self, baseline: &Baseline) -> Vec<String> {
-        let warning = |(name, value, bar): &(String, f64, Bar)| {
+        let warning = |(name, value, bound): &(String, f64, Bound)| {
             if !value.is_finite() {
                 return Some(format!("{name} was not measured"));
             }
             let before = baseline.0.get(name)?;
-            let loss = bar.loss(*value, before.value);
+            let loss = bound.loss(*value, before.value);
             (loss >= TOLERANCE).then(|| format!("{name} is {:.0} % worse than on {}", loss * 100.0, before.date))
         };
         self.ratios.iter().filter_map(warning).collect()

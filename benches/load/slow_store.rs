@@ -17,7 +17,7 @@ use super::{
     client::Connection,
     data::User,
     median,
-    report::{Bar, Report},
+    report::{Bound, Report},
     servers::{Dependencies, Server},
 };
 
@@ -93,12 +93,12 @@ async fn confirms(report: &mut Report, dependencies: &Dependencies, slow: &Serve
     }
     let beyond = median(at_once.iter().zip(&delayed).map(|(fast, slow)| slow - fast).collect());
     println!("confirm: {:.1} ms, with a store that answers after 30 ms {:.1} ms more", median(at_once) * 1e3, beyond * 1e3);
-    report.ratio("a confirm's wait for a slow store, to the store's delay", beyond / DELAY.as_secs_f64(), Bar::AtMost(1.17));
+    report.ratio("a confirm's wait for a slow store, to the store's delay", beyond / DELAY.as_secs_f64(), Bound::AtMost(1.17));
 }
 
 /// Measures the number of images that a sweep confirms in a second.
 async fn sweep(report: &mut Report, dependencies: &Dependencies, slow: &Server, proxy: SocketAddr) {
-    let user = User::of_valet(slow.address).await;
+    let user = User::sign_up(slow.address).await;
     batch::uploaded(slow, dependencies.s3, &user, SWEPT).await;
     let mut config = dependencies.config();
     config.s3.endpoint = Some(format!("http://{proxy}").parse().unwrap());
@@ -109,12 +109,12 @@ async fn sweep(report: &mut Report, dependencies: &Dependencies, slow: &Server, 
     while app.valet.sweeper.sweep_once(later).await.unwrap().1 {}
     let rate = SWEPT as f64 / began.elapsed().as_secs_f64();
     println!("swept: {rate:.0} images a second");
-    report.ratio("images swept in 30 ms, the delay of one S3 response", rate * DELAY.as_secs_f64(), Bar::AtLeast(4.5));
+    report.ratio("images swept in 30 ms, the delay of one S3 response", rate * DELAY.as_secs_f64(), Bound::AtLeast(4.5));
 }
 
 /// Returns the mean time of a confirm in seconds.
 async fn confirm(valet: &Server, s3: SocketAddr) -> f64 {
-    let user = User::of_valet(valet.address).await;
+    let user = User::sign_up(valet.address).await;
     let ids = batch::uploaded(valet, s3, &user, CONFIRMS).await;
     let mut api = Connection::open(valet.address).await;
     let began = Instant::now();

@@ -16,7 +16,7 @@ use super::{
     data::{self, User},
     gallery, median,
     metrics::metric,
-    report::{Bar, Report},
+    report::{Bound, Report},
     servers::{DATABASE, Dependencies, Server, free_port},
 };
 
@@ -127,7 +127,7 @@ pub async fn measure(report: &mut Report) {
     // The sweeper works as in production.
     let settings = [("ADMIN_BIND", admin_address.to_string()), ("SWEEP_INTERVAL", "30s".to_owned())];
     let valet = Server::valet_with(&dependencies, settings).await;
-    let (ada, uploader) = (User::of_valet(valet.address).await, User::of_valet(valet.address).await);
+    let (ada, uploader) = (User::sign_up(valet.address).await, User::sign_up(valet.address).await);
     let driver = data::driver(&dependencies.mongod.uri()).await;
     data::fill(&driver.database(DATABASE).collection("images"), &ada.id, data::IMAGES).await;
     let requests: Arc<[_]> = [gallery(&ada, 50), gallery(&ada, 1), ada.request("GET", "/api/auth/me", None)].into();
@@ -160,16 +160,16 @@ pub async fn measure(report: &mut Report) {
 fn judge(report: &mut Report, intervals: &[Interval]) {
     // The first interval warms up.
     let (early, late) = intervals[1..].split_at(intervals.len() / 2 - 1);
-    let mut compare = |what, value: fn(&Interval) -> f64, bar| {
+    let mut compare = |what, value: fn(&Interval) -> f64, bound| {
         let median_of = |half: &[Interval]| median(half.iter().map(value).collect());
-        report.ratio(&format!("soak: {what} of the second half, to the first"), median_of(late) / median_of(early), bar);
+        report.ratio(&format!("soak: {what} of the second half, to the first"), median_of(late) / median_of(early), bound);
     };
-    compare("memory", |interval| interval.resources.memory, Bar::AtMost(1.05));
-    compare("tasks", |interval| interval.resources.tasks, Bar::AtMost(1.05));
-    compare("connections", |interval| interval.resources.connections, Bar::AtMost(1.05));
-    compare("connections to MongoDB", |interval| interval.resources.pool, Bar::AtMost(1.05));
-    compare("p50", |interval| interval.requests.p50, Bar::AtMost(1.2));
-    compare("p99", |interval| interval.requests.p99, Bar::AtMost(1.5));
+    compare("memory", |interval| interval.resources.memory, Bound::AtMost(1.05));
+    compare("tasks", |interval| interval.resources.tasks, Bound::AtMost(1.05));
+    compare("connections", |interval| interval.resources.connections, Bound::AtMost(1.05));
+    compare("connections to MongoDB", |interval| interval.resources.pool, Bound::AtMost(1.05));
+    compare("p50", |interval| interval.requests.p50, Bound::AtMost(1.2));
+    compare("p99", |interval| interval.requests.p99, Bound::AtMost(1.5));
     // Requests that are late are not sent, so slow responses also lower the rate.
-    compare("rate", |interval| interval.requests.rate, Bar::AtLeast(0.95));
+    compare("rate", |interval| interval.requests.rate, Bound::AtLeast(0.95));
 }

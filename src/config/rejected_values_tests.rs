@@ -22,6 +22,7 @@ fn problems(name: &str, value: &str, beside: &[(&str, &str)]) -> String {
     Config::read(&given).err().map(|problems| problems.to_string()).unwrap_or_default()
 }
 
+/// Invalid values of each kind of setting.
 const DURATIONS: &[&str] = &["12", "0s", "-1s", "500ms", "soon", "400days", "1e3s"];
 const SIZES: &[&str] = &["0", "0B", "-1", "much", "1.5.2MiB", "99EiB"];
 const COUNTS: &[&str] = &["0", "-1", "1.5", "many", "99999999999"];

@@ -1,6 +1,6 @@
 //! The sandbox of the decoding process: restrictions that it puts on itself before it reads a byte of the image.
 //!
-//! 1. [`limit_and_restart`] closes what it inherited, sets limits of the kernel and executes the program again, so that the allocator
+//! 1. [`limit_and_restart`] closes inherited descriptors, sets limits of the kernel and executes the program again, so that the allocator
 //!    and the libraries start under these limits. No memory is reserved before.
 //! 2. [`enter`] checks which restrictions are in force, then installs the filter of system calls. Its result names the restrictions that a
 //!    kernel or an operating system does not have.
@@ -16,12 +16,12 @@ pub const CPU_SECONDS: u64 = 10;
 #[cfg(unix)]
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The limits: memory and time, and no files to write, no processes, no core dumps. Standard streams and the libraries of the
-/// program take few descriptors.
+/// The limits: memory, processor time, and descriptors for the standard streams and the program's libraries; no files to write, no
+/// processes, no core dumps.
 #[cfg(unix)]
 const LIMITS: [(Resource, Limit); 6] = [
     (Resource::As, Limit { current: MEMORY_BYTES, maximum: MEMORY_BYTES }),
-    // Of processor time, the first ends the process with a signal of its own, and the second kills it.
+    // At the soft limit of processor time the kernel sends SIGXCPU, and at the hard limit SIGKILL.
     (Resource::Cpu, Limit { current: CPU_SECONDS, maximum: CPU_SECONDS + 1 }),
     (Resource::Fsize, Limit { current: 0, maximum: 0 }),
     (Resource::Nofile, Limit { current: 8, maximum: 8 }),
@@ -84,9 +84,9 @@ const COMMAND_CPU_SECONDS: u64 = 20;
 #[cfg(unix)]
 const COMMAND_FILE_BYTES: u64 = 64 << 20;
 
-/// Executes a command of the operator in a weaker sandbox, because the system calls that it needs are not known: limits, no descriptor but
-/// the standard streams, no new rights and, on Linux, no sockets, no other processes and no namespaces (`filter::install_for_command`). The command may read and write files
-/// and start threads and programs, which inherit this sandbox.
+/// Executes a command of the operator in a weaker sandbox, because the system calls that it needs are not known: limits, no
+/// descriptor but the standard streams, no new rights and, on Linux, no sockets, no other processes and no namespaces
+/// (`filter::install_for_command`). The command may read and write files and start threads and programs, which inherit this sandbox.
 ///
 /// Writes the error to standard input, which is a pipe of the worker's, so that the worker does not count it as a failure of the
 /// image. The command itself has no input, so it cannot write there.
@@ -136,7 +136,7 @@ fn execute_within_limits(command: &[std::ffi::OsString]) -> std::io::Result<()> 
 /// Sets the remaining restrictions, and returns those that are in force.
 pub fn enter() -> Sandbox {
     let has_nothing_inherited = has_nothing_inherited();
-    // Memory is taken by small pages: with huge ones a photograph takes a third more of it.
+    // Without huge pages: with them, decoding a photograph takes a third more memory.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     warm_up();

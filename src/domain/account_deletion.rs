@@ -42,11 +42,11 @@ use crate::{
 pub const MAX_TOKEN_AGE: Duration = Duration::from_secs(5 * 60);
 /// Attempts at claiming an account whose password changes meanwhile.
 const MAX_CLAIMS: u32 = 5;
-/// Accounts per round, at most.
+/// Maximum number of accounts per round.
 const ACCOUNTS_PER_STEP: i64 = 10;
 /// Lease of an account, longer than a step: some listings, a few updates, and the deletion of objects.
 const LEASE: Duration = Duration::from_secs(120);
-/// Accounts that are handled at the same time, at most.
+/// Maximum number of accounts that are handled at the same time.
 const MAX_CONCURRENT: usize = 4;
 /// Delay after a record that cannot be read.
 const UNREADABLE_RETRY_DELAY: Duration = Duration::from_secs(60 * 60);

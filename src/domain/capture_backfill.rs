@@ -19,7 +19,7 @@ use crate::{
 const USERS_PER_PAGE: u32 = 1000;
 /// Records of one owner that are examined in one turn.
 const RECORDS_PER_TURN: u32 = 100;
-/// Images that are read at the same time, at most.
+/// Maximum number of images that are read at the same time.
 const MAX_CONCURRENT: usize = 8;
 /// Pause after a failure of the database or of the store.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);

@@ -19,9 +19,10 @@ use crate::{
     store::{DeploymentRecord, Objects, Store, StoreError, database_probe::DatabaseProbe, objects::marker::Marker},
 };
 
-/// Objects under each prefix whose records are looked up before a bucket without a marker is paired with a database, at most.
+/// Maximum number of objects under each prefix whose records are looked up before a bucket without a marker is paired with a
+/// database.
 const MAX_SAMPLED_OBJECTS: usize = 500;
-/// Keys that are listed to find them under each prefix, at most: keys of other programs may come first.
+/// Maximum number of keys that are listed to find them under each prefix: keys of other programs may come first.
 const MAX_LISTED_KEYS: usize = 20_000;
 
 /// Why a bucket and a database are not used together.
@@ -138,7 +139,7 @@ impl Pair {
         let stamps = Stamps {
             bucket: bucket.and_then(|marker| marker.stamp),
             database: database.and_then(|record| record.stamp),
-            former: database.and_then(|record| record.former_stamp),
+            earlier: database.and_then(|record| record.earlier_stamp),
         };
         Ok(Self { bucket: bucket.map(|marker| marker.id), database: database.map(|record| record.id), stamps })
     }
@@ -312,7 +313,7 @@ impl Deployment {
             Err(_) => {}
         }
         let (pair, id) = proved?;
-        let record = DeploymentRecord { id, stamp: pair.stamps.database, former_stamp: pair.stamps.former };
+        let record = DeploymentRecord { id, stamp: pair.stamps.database, earlier_stamp: pair.stamps.earlier };
         let written = match pair.stamps.next_stamp() {
             NextStamp::None => None,
             NextStamp::ToBucket => Some(record),

@@ -23,9 +23,9 @@ use crate::{
 
 /// Time from a change to the poll that it wakes, so that one poll finds the changes of many requests.
 const GATHERING: Duration = Duration::from_millis(20);
-/// Documents that one query returns, and that are fanned out together, at most.
+/// Maximum number of documents that one query returns, and that are fanned out together.
 const PAGE: usize = 100;
-/// Queries per round and source, at most. Each query excludes the owners that the earlier ones found, so that an owner with many
+/// Maximum number of queries per round and source. Each query excludes the owners that the earlier ones found, so that an owner with many
 /// events does not delay the others.
 const MAX_PAGES: usize = 4;
 

@@ -8,7 +8,7 @@ use std::{collections::HashMap, hash::Hash};
 pub struct GenerationalCache<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
-    /// Entries of one generation, at most.
+    /// Maximum number of entries of one generation.
     half: usize,
 }
 

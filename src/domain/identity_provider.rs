@@ -34,7 +34,7 @@ const MAX_KEY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_KEY_WAIT: Duration = Duration::from_secs(3);
 /// Delay after a failed fetch in the background.
 const FETCH_RETRY: Duration = Duration::from_secs(15);
-/// Cached users, at most.
+/// Maximum number of cached users.
 const CAPACITY: usize = 100_000;
 
 /// The identity provider's settings, and the cached keys and users.

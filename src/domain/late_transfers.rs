@@ -31,6 +31,6 @@ impl LateTransfers {
     /// Returns the time after which no PUT of a client can arrive. Unlike [`Self::writes_end_at`], no attempt to complete or copy
     /// the upload moves it.
     pub(super) fn url_writes_end_at(&self, image: &Image) -> time::OffsetDateTime {
-        image.urls_die_at + self.grace(image.upload.largest_transfer())
+        image.urls_expire_at + self.grace(image.upload.largest_transfer())
     }
 }

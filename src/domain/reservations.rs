@@ -26,7 +26,7 @@ use crate::{
 
 /// Holds of an earlier version that are settled per user and step.
 pub(super) const HOLDS_PER_STEP: i32 = 100;
-/// Settlements in one update, at most.
+/// Maximum number of settlements in one update.
 const SETTLEMENTS_PER_UPDATE: usize = 100;
 /// Attempts at a settlement. If another server settles the same image at the same time, this server waits for it.
 pub(super) const MAX_ATTEMPTS: u32 = 8;
@@ -95,9 +95,9 @@ impl Reservations {
     /// Returns the lifetime of the URLs that can write bytes for an image.
     fn url_lifetime(&self, image: &Image, now: OffsetDateTime) -> UrlLifetime {
         let writes_end_at = self.late_transfers.writes_end_at(image);
-        // A multipart upload is opened without a URL: then `urls_die_at` is the time of its opening.
-        let is_dead = image.urls_die_at <= image.created_at || now >= writes_end_at;
-        if is_dead { UrlLifetime::Dead } else { UrlLifetime::AliveUntil(writes_end_at) }
+        // A multipart upload is opened without a URL: then `urls_expire_at` is the time of its opening.
+        let has_expired = image.urls_expire_at <= image.created_at || now >= writes_end_at;
+        if has_expired { UrlLifetime::Expired } else { UrlLifetime::ValidUntil(writes_end_at) }
     }
 
     /// Settles the reservations of one user's images according to their states.
@@ -115,7 +115,7 @@ impl Reservations {
 
     /// Settles like [`Self::settle_reservations`] for images whose objects may still exist: their bytes stay counted.
     pub(super) async fn settle_counting_bytes(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
-        self.settle_by_urls(user, images, |image| UrlLifetime::AliveUntil(self.late_transfers.writes_end_at(image))).await
+        self.settle_by_urls(user, images, |image| UrlLifetime::ValidUntil(self.late_transfers.writes_end_at(image))).await
     }
 
     /// Settles like [`Self::settle_counting_bytes`] if the image was read with a reservation.
@@ -128,7 +128,7 @@ impl Reservations {
 
     /// Ends the reservation of an image whose objects were removed: only the bytes that its state requires stay counted.
     pub(super) async fn release_reservation(&self, image: &Image) -> Result<(), StoreError> {
-        self.apply_settlements(image.user, vec![image.clone()], |image| image.settling_step(UrlLifetime::Dead)).await
+        self.apply_settlements(image.user, vec![image.clone()], |image| image.settling_step(UrlLifetime::Expired)).await
     }
 
     /// Settles the reservations of images whose remaining bytes follow from the lifetime of their URLs.

@@ -39,7 +39,7 @@ pub struct UserQuery<'a> {
     pub email: Option<&'a str>,
     /// The user after whom the page begins.
     pub after: Option<UserId>,
-    /// Users on the page, at most.
+    /// Maximum number of users on the page.
     pub limit: u32,
 }
 

@@ -142,7 +142,7 @@ pub struct Pictures {
     pub pictures: Vec<Picture>,
 }
 
-/// Reason for which an image has no pictures. Another attempt would fail as well.
+/// Reason why an image has no pictures. Another attempt would fail as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Undecodable {
     /// A kind of file that no decoder reads.

@@ -175,9 +175,9 @@ pub struct Image {
     /// When the upload expires; its URLs may expire earlier.
     pub expires_at: OffsetDateTime,
     /// When the last of the signed PUT URLs expires. Raised before a URL is returned, never lowered.
-    pub urls_die_at: OffsetDateTime,
+    pub urls_expire_at: OffsetDateTime,
     /// While pending, when the last attempt of a server ends to create the object by completing parts or by copying. The
-    /// transition to another state raises `urls_die_at` to it.
+    /// transition to another state raises `urls_expire_at` to it.
     pub attempts_end_at: Option<OffsetDateTime>,
 }
 
@@ -189,7 +189,7 @@ pub struct Lifetimes {
     /// When the upload expires.
     pub expires_at: OffsetDateTime,
     /// When the URLs that are returned with it expire.
-    pub urls_die_at: OffsetDateTime,
+    pub urls_expire_at: OffsetDateTime,
 }
 
 impl Image {
@@ -222,7 +222,7 @@ impl Image {
             upload_id: None,
             created_at: lifetimes.created_at,
             expires_at: lifetimes.expires_at,
-            urls_die_at: lifetimes.urls_die_at,
+            urls_expire_at: lifetimes.urls_expire_at,
             attempts_end_at: None,
         }
     }
@@ -278,7 +278,7 @@ impl Image {
     /// opening.
     #[must_use]
     pub fn is_unopened(&self) -> bool {
-        self.upload.is_in_parts() && self.upload_id.is_none() && self.urls_die_at <= self.created_at
+        self.upload.is_in_parts() && self.upload_id.is_none() && self.urls_expire_at <= self.created_at
     }
 
     /// Returns whether this is an upload whose time to live is over at `now`.

@@ -2,7 +2,7 @@
 
 use super::Format;
 
-/// The reason for which a file is not accepted. The messages are constants: they repeat nothing of the file or of its
+/// The reason why a file is not accepted. The messages are constants: they repeat nothing of the file or of its
 /// declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ContentError {
@@ -94,7 +94,7 @@ fn name_and_type(format: Format) -> &'static str {
     }
 }
 
-/// The reason for which a pending image was rejected. Reported to its owner until the tombstone is removed.
+/// The reason why a pending image was rejected. Reported to its owner until the tombstone is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rejection {
     /// Size, type or digest of the object differ from the declaration.

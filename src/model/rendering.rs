@@ -2,7 +2,7 @@
 
 use super::Dimensions;
 
-/// Reason for which a worker made no pictures of an image, and makes no further attempt.
+/// Reason why a worker made no pictures of an image, and makes no further attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RenderingFailure {
     /// No decoder reads files of this kind.
@@ -50,7 +50,7 @@ pub struct Rendering {
     pub is_written: bool,
     /// Number of attempts that began, without those that an outage ended.
     pub attempts: u32,
-    /// Reason for which there are no pictures.
+    /// Reason why there are no pictures.
     pub failure: Option<RenderingFailure>,
     /// Sizes of the pictures that were made, the smaller one first; empty before.
     pub pictures: Vec<Dimensions>,

@@ -62,9 +62,9 @@ pub struct Reservation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UrlLifetime {
     /// A URL is valid, or a transfer may be in progress, until this time.
-    AliveUntil(OffsetDateTime),
+    ValidUntil(OffsetDateTime),
     /// No URL was ever signed, or all have expired and every transfer is over.
-    Dead,
+    Expired,
 }
 
 /// Amounts in a user's counters; negative in a difference.
@@ -165,7 +165,7 @@ impl Image {
     /// Returns the step of the transition `ready → deleting`: the bytes are released at once if no URL can write them again.
     #[must_use]
     pub fn deletion_step(&self, urls: UrlLifetime) -> ReservationStep {
-        self.step(ImageState::Deleting, reserve_while_urls_live(self.usage_counts().bytes, QuotaCounter::None, urls))
+        self.step(ImageState::Deleting, reserve_while_urls_are_valid(self.usage_counts().bytes, QuotaCounter::None, urls))
     }
 
     /// Returns the step after which the image has the state `becomes` and the reservation `after`.
@@ -198,9 +198,9 @@ impl Image {
             ImageState::Pending => Some(reservation),
             // Without leftover keys or surplus, no URL can add bytes any more.
             ImageState::Ready if self.leftover_keys.is_empty() || self.surplus() == 0 => None,
-            ImageState::Ready => reserve_while_urls_live(to_signed(reservation.bytes), QuotaCounter::Image, urls),
+            ImageState::Ready => reserve_while_urls_are_valid(to_signed(reservation.bytes), QuotaCounter::Image, urls),
             ImageState::Deleting | ImageState::Rejected | ImageState::Expired => {
-                reserve_while_urls_live(self.usage_counts().bytes, QuotaCounter::None, urls)
+                reserve_while_urls_are_valid(self.usage_counts().bytes, QuotaCounter::None, urls)
             }
             ImageState::Purged => None,
         }
@@ -238,11 +238,11 @@ fn is_in_timeline(state: ImageState, reservation: Option<Reservation>) -> bool {
 }
 
 /// Returns the reservation of bytes that stay counted while a URL is valid.
-fn reserve_while_urls_live(bytes: i64, counter: QuotaCounter, urls: UrlLifetime) -> Option<Reservation> {
+fn reserve_while_urls_are_valid(bytes: i64, counter: QuotaCounter, urls: UrlLifetime) -> Option<Reservation> {
     let bytes = u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)?;
     match urls {
-        UrlLifetime::AliveUntil(due) => Some(Reservation { bytes, counter, due }),
-        UrlLifetime::Dead => None,
+        UrlLifetime::ValidUntil(due) => Some(Reservation { bytes, counter, due }),
+        UrlLifetime::Expired => None,
     }
 }
 

@@ -40,7 +40,7 @@ pub struct WrittenObject {
     pub sent_at: Option<OffsetDateTime>,
 }
 
-/// Reason for which a record is ignored.
+/// Reason why a record is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IgnoredRecord {
     /// Not a notification in any known form, or one of more than [`MAX_NOTIFICATION_BYTES`].

@@ -37,7 +37,7 @@ impl EndpointState {
     }
 }
 
-/// Reason for which a server disabled an endpoint.
+/// Reason why a server disabled an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DisabledReason {
     /// The endpoint answered 410.
@@ -72,7 +72,7 @@ pub struct WebhookEndpoint {
     pub rotated_at: Option<OffsetDateTime>,
     /// Whether the endpoint receives messages.
     pub state: EndpointState,
-    /// Reason for which a server disabled the endpoint, as stored.
+    /// Reason why a server disabled the endpoint, as stored.
     pub disabled_why: Option<String>,
     /// When the first attempt failed since the last one that succeeded.
     pub first_failure_at: Option<OffsetDateTime>,

@@ -5,7 +5,7 @@
 //! and compare every signed part with the presigner of aws-sdk-s3.
 //!
 //! This file signs URLs, `series` signs URLs that differ only in their keys, `post_policy` signs policies, `imgproxy` signs URLs of
-//! an imgproxy server. `location` has the bucket's address, made of the names and addresses of `bucket_and_endpoint`. Values
+//! an imgproxy server. `bucket_location` has the bucket's address, made of the names and addresses of `bucket_and_endpoint`. Values
 //! that all URLs of one signing key and day share are computed once (`signing_day`); a URL and its canonical request are written
 //! into one buffer (`encoding`), and nothing else is allocated if the query is sorted (benches/signer.rs measures it).
 

@@ -136,7 +136,7 @@ impl AccountKeys {
     }
 
     /// Returns keys that are due to be examined, the longest due first.
-    pub(super) async fn find_due(&self, now: OffsetDateTime, limit: u32) -> Result<Vec<DueKey>, StoreError> {
+    pub(super) async fn find_due_keys(&self, now: OffsetDateTime, limit: u32) -> Result<Vec<DueKey>, StoreError> {
         let filter = doc! { "due": { "$lte": datetime(now) } };
         let found = self.mongo.read(Operation::find(&self.collection), || async {
             let find = self.collection.find(filter.clone()).projection(holder_projection()).sort(doc! { "due": 1 });

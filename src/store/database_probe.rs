@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{MongoClient, StoreError, datetime, driver_events::Operation, instant, whole_number};
 use crate::config;
 
-/// Time by which a worker's claim, or an outage, postpones an image's pictures, at most.
+/// Longest time by which a worker's claim, or an outage, postpones an image's pictures.
 const LONGEST_POSTPONEMENT: Duration = Duration::from_secs(180);
 
 /// A database to examine.

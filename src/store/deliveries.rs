@@ -94,7 +94,7 @@ pub struct ClaimedDelivery {
 pub struct Attempt {
     /// HTTP status of the answer; `None` without one.
     pub status: Option<u16>,
-    /// Reason for which there was no answer.
+    /// Reason why there was no answer.
     pub error: Option<&'static str>,
     /// Duration of the attempt.
     pub took: Duration,
@@ -159,7 +159,12 @@ impl Deliveries {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find_due(&self, endpoint: &str, now: OffsetDateTime, limit: usize) -> Result<Vec<DueDelivery>, StoreError> {
+    pub async fn find_due_deliveries(
+        &self,
+        endpoint: &str,
+        now: OffsetDateTime,
+        limit: usize,
+    ) -> Result<Vec<DueDelivery>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let found = self.mongo.read(Operation::find(&self.collection), || async {
             let filter = doc! { "endpoint": endpoint, "due": { "$lte": datetime(now) } };

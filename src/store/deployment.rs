@@ -32,7 +32,7 @@ pub struct DeploymentRecord {
     /// Time of the latest stamp; `None` before the first.
     pub stamp: Option<OffsetDateTime>,
     /// Time of the stamp before the latest.
-    pub former_stamp: Option<OffsetDateTime>,
+    pub earlier_stamp: Option<OffsetDateTime>,
 }
 
 impl DeploymentRecord {
@@ -44,7 +44,7 @@ impl DeploymentRecord {
             field: "id",
         })?;
         let stamp = |field| found.get_datetime(field).ok().map(|at| instant(*at));
-        Ok(Self { id, stamp: stamp("stamp"), former_stamp: stamp("formerStamp") })
+        Ok(Self { id, stamp: stamp("stamp"), earlier_stamp: stamp("formerStamp") })
     }
 }
 

@@ -56,7 +56,7 @@ pub struct FeedPoint {
     token: Option<ResumeToken>,
 }
 
-/// Reason for which a feed ends.
+/// Reason why a feed ends.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
     /// The database no longer has the changes since the feed's point.

@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Maximum length of a document in bytes. Key sets with certificates have 30 KiB.
 const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 
-/// Reason for which fetching the keys failed, in fixed terms, because responses of a provider must not reach our logs.
+/// Failure to fetch the keys. The texts are constants, because responses of a provider must not reach our logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{document}: {reason}")]
 pub struct ProviderError {

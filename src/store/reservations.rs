@@ -53,7 +53,7 @@ impl Store {
             return Ok(None);
         }
         let [AnnouncedStep { step, .. }] = steps;
-        let end = ReservationEnd::WithStep { step, as_read: as_read(image.user, change) };
+        let end = ReservationEnd::WithStep { step, as_read: filter_as_read(image.user, change) };
         let ready = self.images.mark_ready(image, verified, end).await?;
         let taken = match &ready {
             Some(_) => vec![step],
@@ -168,7 +168,8 @@ impl Store {
         if announced == AnnounceOutcome::Conflict {
             return Ok(StepOutcome::Conflict);
         }
-        let updates = steps.iter().zip(changes).map(|(step, change)| (as_read(user, change), update_of(change, step.step)));
+        let updates =
+            steps.iter().zip(changes).map(|(step, change)| (filter_as_read(user, change), update_of(change, step.step)));
         let taken = match self.images.update_all(updates).await? {
             all if all == steps.len() as u64 => steps.iter().map(|step| step.step).collect(),
             _ => self.images.decide_steps(user, &steps).await?,
@@ -187,7 +188,7 @@ fn announced_step(change: &ReservationStep) -> AnnouncedStep {
 }
 
 /// Returns a filter for the image as it was read.
-fn as_read(user: UserId, change: &ReservationStep) -> Document {
+fn filter_as_read(user: UserId, change: &ReservationStep) -> Document {
     let mut filter = doc! {
         "_id": change.image.to_string(),
         "user": user.to_string(),

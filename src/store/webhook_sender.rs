@@ -73,7 +73,7 @@ pub struct WebhookAnswer {
     pub retry_after: Option<Duration>,
 }
 
-/// Reason for which there is no answer, in fixed terms, because text of an endpoint must not reach our logs.
+/// Reason why there is no answer, in fixed terms, because text of an endpoint must not reach our logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The address is not one that an endpoint may have.

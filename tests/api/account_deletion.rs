@@ -87,8 +87,8 @@ async fn fill(app: &TestApp, ada: &Caller<'_>) {
     let sent = unique_png();
     let ticket = ada.open_upload("mine.png", "image/png", &sent).await;
     assert_eq!(app.put(&ticket.json["upload"], sent).await, 200);
-    let declared = json!({ "fileName": "mine.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
-    let parts = ada.post("/api/images/multipart", declared).await;
+    let declaration = json!({ "fileName": "mine.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
+    let parts = ada.post("/api/images/multipart", declaration).await;
     let first_part = json!({ "parts": [{ "partNumber": 1 }] });
     let signed = ada.post(&format!("/api/images/{}/parts", parts.id()), first_part).await;
     assert_eq!(app.put(&signed.json["parts"][0]["request"], vec![1; 6 << 20]).await, 200);
@@ -248,8 +248,8 @@ async fn uploads_in_progress_during_the_deletion_leave_nothing() {
         let logins =
             async { app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await.status };
         let multipart = async {
-            let declared = json!({ "fileName": "mine.png", "contentType": "image/png", "size": 12 << 20 });
-            ada.post("/api/images/multipart", declared).await.status
+            let declaration = json!({ "fileName": "mine.png", "contentType": "image/png", "size": 12 << 20 });
+            ada.post("/api/images/multipart", declaration).await.status
         };
         let deletion = async {
             tokio::time::sleep(Duration::from_millis(20 * round)).await;

@@ -23,7 +23,7 @@ use valet::{
 };
 
 pub use super::{
-    files::{declared, fixture, sha256},
+    files::{declaration, fixture, sha256},
     servers::{JWT_SECRET, finalize, http_client, s3_is_local},
     store_rules::skip_unless_local_s3,
 };
@@ -266,7 +266,7 @@ impl<'a> Caller<'a> {
 
     /// Opens an upload of these bytes.
     pub async fn open_upload(&self, file_name: &str, content_type: &str, bytes: &[u8]) -> Answer {
-        self.post("/api/images/upload", declared(file_name, content_type, bytes)).await
+        self.post("/api/images/upload", declaration(file_name, content_type, bytes)).await
     }
 
     /// Uploads and confirms an image; returns it.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{
-    app::{Caller, TestApp, declared, eventually, unique_png},
+    app::{Caller, TestApp, declaration, eventually, unique_png},
     mongodb_relay::{command, start_server_behind_relay},
 };
 
@@ -32,7 +32,7 @@ async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let files: Vec<_> = (0..100).map(|_| unique_png()).collect();
-    let answer = open_upload(&ada, files.iter().map(|bytes| declared("a.png", "image/png", bytes)).collect()).await;
+    let answer = open_upload(&ada, files.iter().map(|bytes| declaration("a.png", "image/png", bytes)).collect()).await;
     assert_eq!((answer.status, statuses(&answer)), (200, vec![201; 100]));
     let tickets: Vec<_> = answer.json["results"].as_array().unwrap().iter().map(|result| result["ticket"].clone()).collect();
     let ids: Vec<_> = tickets.iter().map(|ticket| ticket["id"].clone()).collect();
@@ -57,7 +57,7 @@ async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     assert_eq!(read.json["results"][7]["image"]["sha256"], super::app::sha256(&files[7]));
     let gallery = ada.get("/api/images/gallery?limit=100").await;
     assert_eq!(gallery.json["images"].as_array().unwrap().len(), 99);
-    let existing = open_upload(&ada, files.iter().map(|bytes| declared("b.png", "image/png", bytes)).collect()).await;
+    let existing = open_upload(&ada, files.iter().map(|bytes| declaration("b.png", "image/png", bytes)).collect()).await;
     assert_eq!(statuses(&existing), vec![200; 100], "all files are known");
     assert_eq!(existing.json["results"][0]["ticket"]["state"], "pending");
     assert_eq!(existing.json["results"][9]["ticket"]["image"]["fileName"], "a.png");
@@ -84,16 +84,16 @@ async fn bad_item_does_not_affect_the_others() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let same = unique_png();
-    let mut keyed = declared("k.png", "image/png", &unique_png());
+    let mut keyed = declaration("k.png", "image/png", &unique_png());
     keyed["idempotencyKey"] = json!("k");
-    let mut reused = declared("k.png", "image/png", &unique_png());
+    let mut reused = declaration("k.png", "image/png", &unique_png());
     reused["idempotencyKey"] = json!("k");
     let answer = open_upload(
         &ada,
         vec![
-            declared("a.png", "image/png", &same),
-            declared("a.svg", "image/svg+xml", b"<svg/>"),
-            declared("again.png", "image/png", &same),
+            declaration("a.png", "image/png", &same),
+            declaration("a.svg", "image/svg+xml", b"<svg/>"),
+            declaration("again.png", "image/png", &same),
             keyed.clone(),
             reused,
             keyed.clone(),
@@ -157,7 +157,7 @@ async fn at_the_quota_only_items_that_fit_are_opened() {
 async fn batch_of_the_wrong_shape_is_rejected_as_a_whole() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let item = declared("a.png", "image/png", &unique_png());
+    let item = declaration("a.png", "image/png", &unique_png());
     let many: Vec<_> = (0..101).map(|_| item.clone()).collect();
     for items in [
         json!([]),

@@ -151,7 +151,7 @@ async fn exceed_limit(app: &TestApp, operation: &Operation, limit: &str, host: u
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_of_users_apply_to_their_network_too() {
     let ids = json!({ "ids": ["01a22135-2cd3-7000-8000-000000000001"] });
-    let file = super::app::declared("a.png", "image/png", &super::app::unique_png());
+    let file = super::app::declaration("a.png", "image/png", &super::app::unique_png());
     for (name, method, path, body) in [
         ("calls", Method::GET, "/api/auth/me", None),
         ("upload", Method::POST, "/api/images/upload", Some(file)),

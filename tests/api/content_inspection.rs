@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use valet::config::Finalize;
 
 use super::{
-    app::{TestApp, declared, fixture, skip_unless_local_s3, unique_png},
+    app::{TestApp, declaration, fixture, skip_unless_local_s3, unique_png},
     doctor::store_defects::{Defect, Proxy},
     relay::relay_s3,
 };
@@ -256,8 +256,9 @@ async fn aliases_of_media_types_are_accepted_by_every_operation() {
         let bytes = format!("{at} {name}").into_bytes();
         let single = ada.open_upload("a", name, &bytes).await;
         assert_eq!(single.json["upload"]["headers"]["content-type"], registered, "{name}: {single:?}");
-        let batch =
-            ada.post("/api/images/upload/batch", json!({ "items": [declared("a", name, &[&bytes[..], b"2"].concat())] })).await;
+        let batch = ada
+            .post("/api/images/upload/batch", json!({ "items": [declaration("a", name, &[&bytes[..], b"2"].concat())] }))
+            .await;
         let headers = &batch.json["results"][0]["ticket"]["upload"]["headers"];
         assert_eq!(headers["content-type"], registered, "{name}: {batch:?}");
         let parts = ada.post("/api/images/multipart", json!({ "fileName": "a", "contentType": name, "size": 6 << 20 })).await;
@@ -273,7 +274,7 @@ async fn aliases_of_media_types_are_accepted_by_every_operation() {
         assert!(types[..5].iter().all(|media_type| **media_type == registered), "{name}: {types:?}");
     }
     // The aliases apply to a preview's type too.
-    let mut with_preview = declared("a", "image/png", b"with a preview");
+    let mut with_preview = declaration("a", "image/png", b"with a preview");
     with_preview["preview"] = json!({ "contentType": "image/jpg", "size": 7, "sha256": with_preview["sha256"] });
     let ticket = ada.post("/api/images/upload", with_preview).await;
     assert_eq!(ticket.json["previewUpload"]["headers"]["content-type"], "image/jpeg", "{ticket:?}");

@@ -24,7 +24,7 @@ use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
 use super::{
-    app::{Answer, Caller, TestApp, declared, unique_png},
+    app::{Answer, Caller, TestApp, declaration, unique_png},
     serve::Settings,
 };
 use crate::process_client::Ended;
@@ -289,14 +289,14 @@ async fn d2_f13_killed_at_every_call_of_a_delete() {
 #[tokio::test(flavor = "multi_thread")]
 async fn u10_f13_killed_at_every_call_of_opening_an_upload() {
     let fresh = async |_: &Caller<'_>| {
-        ClientRequest::new(Method::POST, "/api/images/upload", &[200, 201]).with(declared("a.png", "image/png", &unique_png()))
+        ClientRequest::new(Method::POST, "/api/images/upload", &[200, 201]).with(declaration("a.png", "image/png", &unique_png()))
     };
     kill_at_every_call(2, fresh).await;
     // One item is known, two are new; the first one's reservation is released, the others' are kept.
     let batch = async |ada: &Caller<'_>| {
         let known_bytes = unique_png();
         ada.open_upload("a.png", "image/png", &known_bytes).await;
-        let items = [known_bytes, unique_png(), unique_png()].map(|bytes| declared("a.png", "image/png", &bytes));
+        let items = [known_bytes, unique_png(), unique_png()].map(|bytes| declaration("a.png", "image/png", &bytes));
         ClientRequest::new(Method::POST, "/api/images/upload/batch", &[200]).with(json!({ "items": items }))
     };
     kill_at_every_call(4, batch).await;
@@ -305,14 +305,14 @@ async fn u10_f13_killed_at_every_call_of_opening_an_upload() {
         let bytes = unique_png();
         ada.open_upload("a.png", "image/png", &bytes).await;
         let mut call =
-            ClientRequest::new(Method::POST, "/api/images/upload", &[200]).with(declared("b.png", "image/png", &bytes));
+            ClientRequest::new(Method::POST, "/api/images/upload", &[200]).with(declaration("b.png", "image/png", &bytes));
         call.key = Some(uuid::Uuid::new_v4().to_string());
         call
     };
     kill_at_every_call(2, same_bytes).await;
     // After an upload of new bytes the server expects new bytes again: it reserves quota, and then the unique index rejects them.
     let unexpectedly_known = async |ada: &Caller<'_>| {
-        let first = declared("a.png", "image/png", &unique_png());
+        let first = declaration("a.png", "image/png", &unique_png());
         ClientRequest { first: Some(first), ..same_bytes(ada).await }
     };
     kill_at_every_call(5, unexpectedly_known).await;

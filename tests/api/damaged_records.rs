@@ -6,7 +6,7 @@ use mongodb::bson::{DateTime, Document, doc};
 use serde_json::{Value, json};
 
 use super::{
-    app::{Answer, Caller, PASSWORD, TestApp, declared, unique_png},
+    app::{Answer, Caller, PASSWORD, TestApp, declaration, unique_png},
     isolation::{call_with, takes_an_id},
     openapi::operations,
 };
@@ -20,8 +20,8 @@ const DAMAGES: [(&str, &str); 4] =
 async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let ready = ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
     let pending = ada.open_upload("b.png", "image/png", &unique_png()).await.id().to_owned();
-    let declared = json!({ "fileName": "c.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
-    let parts = ada.post("/api/images/multipart", declared).await.id().to_owned();
+    let declaration = json!({ "fileName": "c.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
+    let parts = ada.post("/api/images/multipart", declaration).await.id().to_owned();
     let in_uppys_parts = json!({ "filename": "d.png", "type": "image/png", "metadata": {} });
     let in_uppys_parts = ada.app.anonymous().post(&format!("/uppy/{}/s3/multipart", ada.uppy().await), in_uppys_parts).await;
     let in_uppys_parts = in_uppys_parts.json["key"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
@@ -100,7 +100,7 @@ async fn upload_that_meets_an_unreadable_image_fails_only_that_item() {
         images.update_one(doc! { "_id": ready["id"].as_str().unwrap() }, doc! { "$set": { field: value } }).await.unwrap();
         let answer = ada.open_upload("a.png", "image/png", &bytes).await;
         assert!(is_internal_error(&answer), "{answer:?}");
-        let item = |bytes: &[u8]| declared("a.png", "image/png", bytes);
+        let item = |bytes: &[u8]| declaration("a.png", "image/png", bytes);
         let answer = ada.post("/api/images/upload/batch", json!({ "items": [item(&bytes), item(&unique_png())] })).await;
         let statuses: Vec<_> = answer.json["results"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
         assert_eq!(statuses, [&json!(500), &json!(201)], "{answer:?}");

@@ -13,7 +13,7 @@ use reqwest::Response;
 use serde_json::json;
 use valet::metrics::METRICS;
 
-use super::app::{Caller, TestApp, declared, eventually, unique_png};
+use super::app::{Caller, TestApp, declaration, eventually, unique_png};
 
 /// Longest wait for an event, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ impl Frame {
     }
 
     /// Returns the event's type and the id of its image; the id of a reset is empty.
-    fn named(&self) -> (&str, String) {
+    fn type_and_image(&self) -> (&str, String) {
         let data: serde_json::Value = serde_json::from_str(&self.data).unwrap();
         assert!(data.as_object().unwrap().keys().all(|name| name == "id"), "the data has only an id: {data}");
         (&self.event, data["id"].as_str().unwrap_or_default().to_owned())
@@ -161,17 +161,17 @@ async fn events_reach_all_clients_of_their_user_and_no_other_user() {
     let ticket = ada.open_upload("text.png", "image/png", &text).await;
     assert_eq!(first.put(&ticket.json["upload"], text).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.status, 422);
-    let pending = ada.post("/api/images/upload", declared("b.png", "image/png", &unique_png())).await;
+    let pending = ada.post("/api/images/upload", declaration("b.png", "image/png", &unique_png())).await;
     assert_eq!(on_server(&ada, &second).delete(&format!("/api/images/{}", pending.id())).await.status, 204);
     let bobs_image = upload(&bob).await;
 
     let ids = [&image, &image, &image, &image, ticket.id(), pending.id()];
     let types = ["image.ready", "image.updated", "image.updated", "image.deleted", "image.rejected", "image.deleted"];
     for (image, event) in ids.into_iter().zip(types) {
-        assert_eq!(ada_on_first.event().await.named(), (event, image.to_owned()));
-        assert_eq!(ada_on_second.event().await.named(), (event, image.to_owned()));
+        assert_eq!(ada_on_first.event().await.type_and_image(), (event, image.to_owned()));
+        assert_eq!(ada_on_second.event().await.type_and_image(), (event, image.to_owned()));
     }
-    assert_eq!(bobs_events.event().await.named(), ("image.ready", bobs_image));
+    assert_eq!(bobs_events.event().await.type_and_image(), ("image.ready", bobs_image));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,7 +184,7 @@ async fn batches_are_announced_image_by_image() {
     let (mut deleted, mut positions) = (Vec::new(), Vec::new());
     for _ in &images {
         let frame = events.event().await;
-        let (event, image) = frame.named();
+        let (event, image) = frame.type_and_image();
         assert_eq!(event, "image.deleted");
         deleted.push(image);
         positions.push(frame.id);
@@ -202,16 +202,16 @@ async fn a_client_resumes_on_any_server() {
     let (mut events, start) = Events::open(&ada, None).await;
     let (known, missed) = (upload(&ada).await, upload(&ada).await);
     let frame = events.event().await;
-    assert_eq!(frame.named(), ("image.ready", known.clone()));
+    assert_eq!(frame.type_and_image(), ("image.ready", known.clone()));
     drop(events);
     // The feed of the second server starts only now, from the client's position.
     for app in [&first, &second] {
         let ada = on_server(&ada, app);
         let (mut resumed, _) = Events::open(&ada, Some(&frame.id)).await;
-        assert_eq!(resumed.event().await.named(), ("image.ready", missed.clone()));
+        assert_eq!(resumed.event().await.type_and_image(), ("image.ready", missed.clone()));
         let (mut from_start, _) = Events::open(&ada, Some(&start.id)).await;
-        assert_eq!(from_start.event().await.named(), ("image.ready", known.clone()));
-        assert_eq!(from_start.event().await.named(), ("image.ready", missed.clone()));
+        assert_eq!(from_start.event().await.type_and_image(), ("image.ready", known.clone()));
+        assert_eq!(from_start.event().await.type_and_image(), ("image.ready", missed.clone()));
     }
 }
 
@@ -224,12 +224,12 @@ async fn a_client_whose_position_is_unknown_is_reset() {
         let (mut events, first) = Events::open(&ada, Some(unknown)).await;
         assert_eq!(first.id, "", "a client that loses the reset gets it again");
         let reset = events.event().await;
-        assert_eq!(reset.named(), ("reset", String::new()), "{unknown}");
+        assert_eq!(reset.type_and_image(), ("reset", String::new()), "{unknown}");
         let image = upload(&ada).await;
-        assert_eq!(events.event().await.named(), ("image.ready", image.clone()), "{unknown}");
+        assert_eq!(events.event().await.type_and_image(), ("image.ready", image.clone()), "{unknown}");
         drop(events);
         let (mut resumed, _) = Events::open(&ada, Some(&reset.id)).await;
-        assert_eq!(resumed.event().await.named(), ("image.ready", image), "a reset has a position, too");
+        assert_eq!(resumed.event().await.type_and_image(), ("image.ready", image), "a reset has a position, too");
     }
 }
 
@@ -243,8 +243,8 @@ async fn all_clients_are_reset_after_the_feed_was_lost() {
     upload(&ada).await;
     assert_eq!(adas_events.event().await.event, "image.ready");
     app.db.collection::<Document>("images").drop().await.unwrap();
-    assert_eq!(adas_events.event().await.named(), ("reset", String::new()));
-    assert_eq!(bobs_events.event().await.named(), ("reset", String::new()));
+    assert_eq!(adas_events.event().await.type_and_image(), ("reset", String::new()));
+    assert_eq!(bobs_events.event().await.type_and_image(), ("reset", String::new()));
     let (mut resumed, _) = Events::open(&ada, Some(&position.id)).await;
     assert_eq!(resumed.event().await.event, "reset");
     // While nothing is written, a feed that began at the drop would end again and again.
@@ -285,7 +285,7 @@ async fn streams_hold_no_permits_and_are_counted() {
     let (_second, _) = Events::open(&ada, None).await;
     let (_third, _) = Events::open(&ada, None).await;
     let image = upload(&ada).await;
-    assert_eq!(first.event().await.named(), ("image.ready", image));
+    assert_eq!(first.event().await.type_and_image(), ("image.ready", image));
     assert!(METRICS.event_streams.get() >= 3);
 }
 
@@ -301,5 +301,5 @@ async fn heartbeats_carry_a_position_from_which_another_server_resumes() {
     let image = upload(&ada).await;
     let restarted = TestApp::start_second_server(&app, |_| {}).await;
     let (mut resumed, _) = Events::open(&on_server(&ada, &restarted), Some(&heartbeat.id)).await;
-    assert_eq!(resumed.event().await.named(), ("image.ready", image), "the stream resumes without a reset");
+    assert_eq!(resumed.event().await.type_and_image(), ("image.ready", image), "the stream resumes without a reset");
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    app::{PASSWORD, TestApp, declared, eventually, unique_png},
+    app::{PASSWORD, TestApp, declaration, eventually, unique_png},
     example_requests::{Operation, operations},
     outages::stalling_relay::StallingRelay,
     process_client::Client,
@@ -74,7 +74,7 @@ impl Attack {
             let session = attacker.post_empty("/api/uppy/session").await;
             operation.path = operation.path.replace("{token}", session.json["token"].as_str().unwrap());
         }
-        let items: Vec<_> = (0..100).map(|_| declared("a.png", "image/png", &unique_png())).collect();
+        let items: Vec<_> = (0..100).map(|_| declaration("a.png", "image/png", &unique_png())).collect();
         let opened = attacker.post("/api/images/upload/batch", json!({ "items": items })).await;
         let results = opened.json["results"].as_array().unwrap();
         let pending: Vec<_> = results.iter().map(|result| result["ticket"]["id"].clone()).collect();
@@ -102,7 +102,7 @@ impl Attack {
             "delete_account" => json!({ "password": "another password of hers" }),
             "confirm_uploads" | "renew_uploads" | "read_images" => json!({ "ids": self.pending }),
             "create_uploads" => {
-                json!({ "items": (0..100).map(|_| declared("a.png", "image/png", &unique_png())).collect::<Vec<_>>() })
+                json!({ "items": (0..100).map(|_| declaration("a.png", "image/png", &unique_png())).collect::<Vec<_>>() })
             }
             "sign_parts" => json!({ "parts": (1..=1000).map(|at| json!({ "partNumber": at })).collect::<Vec<_>>() }),
             _ => return self.operation.body.clone(),
@@ -203,7 +203,7 @@ async fn confirms_waiting_for_s3_take_no_permits_of_others() {
     let mut other = Client::at(client.base.clone());
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
     other.sign_in("signup", &email).await;
-    let items: Vec<_> = (0..20).map(|_| declared("a.png", "image/png", &unique_png())).collect();
+    let items: Vec<_> = (0..20).map(|_| declaration("a.png", "image/png", &unique_png())).collect();
     let (_, opened) = client.post("/api/images/upload/batch", &json!({ "items": items })).await;
     let ids: Vec<_> = opened["results"].as_array().unwrap().iter().map(|one| one["ticket"]["id"].clone()).collect();
     relay.stall();

@@ -17,7 +17,7 @@ use valet::{
     signer::{Imgproxy, ImgproxyKey},
 };
 
-use super::app::{TestApp, declared, fixture, unique_png};
+use super::app::{TestApp, declaration, fixture, unique_png};
 
 /// imgproxy's key, with which URLs are signed.
 const KEY: &[u8] = b"a key of this test only";
@@ -120,8 +120,8 @@ async fn preview_of_the_client_comes_first() {
     let app = start(Leniency::None).await;
     let ada = app.user().await;
     let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
-    let mut body = declared("a.png", "image/png", &bytes);
-    body["preview"] = declared("x", "image/jpeg", &preview);
+    let mut body = declaration("a.png", "image/png", &bytes);
+    body["preview"] = declaration("x", "image/jpeg", &preview);
     body["preview"].as_object_mut().unwrap().remove("fileName");
     let ticket = ada.post("/api/images/upload", body).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);

@@ -93,11 +93,11 @@ fn comparable(answer: &Answer) -> (u16, Value, Vec<(String, String)>, usize) {
     if let Some(members) = json.as_object_mut() {
         members.remove("requestId");
     }
-    (answer.status, json, sorted(&answer.headers), answer.text.len())
+    (answer.status, json, compared_headers(&answer.headers), answer.text.len())
 }
 
 /// Returns the headers that must be equal in two answers.
-fn sorted(headers: &HeaderMap) -> Vec<(String, String)> {
+fn compared_headers(headers: &HeaderMap) -> Vec<(String, String)> {
     let differs = |name: &str| matches!(name, "date" | "x-request-id");
     let mut headers: Vec<_> = headers
         .iter()
@@ -193,8 +193,8 @@ async fn c1_another_users_image_is_answered_like_an_unknown_one_on_every_route()
 /// Returns the ids of everything that a user can have: images in every state, a multipart upload, a session, the account itself.
 async fn ids_of_everything(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let mut all = images_of(ada).await;
-    let declared = json!({ "fileName": "private.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
-    let parts = ada.post("/api/images/multipart", declared).await;
+    let declaration = json!({ "fileName": "private.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
+    let parts = ada.post("/api/images/multipart", declaration).await;
     assert_eq!(parts.status, 201, "{parts:?}");
     all.push(("in parts", parts.id().to_owned()));
     let uppy = format!("/uppy/{}/s3", ada.uppy().await);
@@ -218,9 +218,9 @@ async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and
     let all = ids_of_everything(&ada).await;
     let before = stored(&app).await;
     // No user's token is accepted by operations of service keys: tests/api/service_keys.rs.
-    let named: Vec<_> = operations().into_iter().filter(|one| takes_an_id(one) && !one.is_admin()).collect();
-    assert!(named.len() >= 13, "{}", named.len());
-    for operation in &named {
+    let with_id: Vec<_> = operations().into_iter().filter(|one| takes_an_id(one) && !one.is_admin()).collect();
+    assert!(with_id.len() >= 13, "{}", with_id.len());
+    for operation in &with_id {
         let unknown = uuid::Uuid::now_v7().to_string();
         let for_unknown_id = call_with(&eve, operation, &unknown).await;
         let what = format!("{} {}", operation.method, operation.path);
@@ -242,12 +242,12 @@ async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and
         }
     }
     // Undocumented methods are answered alike for both ids.
-    let paths: std::collections::BTreeSet<_> = named.iter().map(|operation| operation.path.clone()).collect();
+    let paths: std::collections::BTreeSet<_> = with_id.iter().map(|operation| operation.path.clone()).collect();
     for path in paths {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "PROPFIND"]
             .map(|name| reqwest::Method::from_bytes(name.as_bytes()).unwrap())
         {
-            if named.iter().any(|operation| operation.path == path && operation.method == method) {
+            if with_id.iter().any(|operation| operation.path == path && operation.method == method) {
                 continue;
             }
             let token = if path.starts_with("/uppy/") { eve.uppy().await } else { String::new() };

@@ -132,7 +132,7 @@ impl Server {
     }
 
     /// Returns the number of temporary files: incomplete uploads.
-    fn temps(&self) -> usize {
+    fn temporary_files(&self) -> usize {
         std::fs::read_dir(self.root.join("tmp")).unwrap().count()
     }
 

@@ -204,7 +204,7 @@ async fn parts_without_listed_checksums_are_completed() {
 /// A missing member does not prove that the object differs: a rejection would be final.
 #[tokio::test]
 async fn incomplete_head_response_rejects_nothing() {
-    for defect in [Defect::TellsNoLength, Defect::TellsNoTag] {
+    for defect in [Defect::OmitsLength, Defect::OmitsEntityTag] {
         let Some((_store, app, proxy)) = start_on_defect(defect, Finalize::InPlace).await else { return };
         let ada = app.user().await;
         let bytes = unique_png();

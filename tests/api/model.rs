@@ -77,15 +77,15 @@ fn op() -> impl Strategy<Value = Op> {
     let which = || prop_oneof![3 => 0..3_usize, 1 => 0..9_usize];
     let several = || prop::collection::vec(0..6_usize, 1..4);
     let key = || prop::option::weighted(0.4, 0..2_u8);
-    let declared =
+    let any_declaration =
         || (0..live_server::FILES, 0..2_u8, any::<bool>()).prop_map(|(file, name, caption)| Declared { file, name, caption });
-    let distinct = prop::collection::vec(declared(), 1..5).prop_map(|mut items| {
+    let distinct = prop::collection::vec(any_declaration(), 1..5).prop_map(|mut items| {
         items.sort_by_key(|item| item.file);
         items.dedup_by_key(|item| item.file);
         items
     });
     prop_oneof![
-        8 => (who(), declared(), key()).prop_map(|(who, what, key)| Op::Upload(who, what, key)),
+        8 => (who(), any_declaration(), key()).prop_map(|(who, what, key)| Op::Upload(who, what, key)),
         2 => (who(), distinct, key()).prop_map(|(who, what, key)| Op::UploadBatch(who, what, key)),
         1 => who().prop_map(Op::Unstorable),
         8 => which().prop_map(Op::Put),
@@ -99,7 +99,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (by(), which()).prop_map(|(who, which)| Op::Get(who, which)),
         1 => (by(), several()).prop_map(|(who, which)| Op::ReadBatch(who, which)),
         1 => (by(), which(), any::<bool>()).prop_map(|(who, which, clear)| Op::Caption(who, which, clear)),
-        2 => (who(), declared(), key()).prop_map(|(who, what, key)| Op::OpenParts(who, what, key)),
+        2 => (who(), any_declaration(), key()).prop_map(|(who, what, key)| Op::OpenParts(who, what, key)),
         2 => (by(), which()).prop_map(|(who, which)| Op::SignPart(who, which)),
         2 => which().prop_map(Op::PutPart),
         1 => (by(), which()).prop_map(|(who, which)| Op::ListParts(who, which)),

@@ -35,7 +35,7 @@ fn file() -> Vec<u8> {
 }
 
 /// Returns the body of a multipart upload request with parts of 5 MiB.
-fn declared(bytes: &[u8], checksums: &str) -> Value {
+fn declaration(bytes: &[u8], checksums: &str) -> Value {
     json!({ "fileName": "big.png", "contentType": "image/png", "size": bytes.len(), "partSize": 5 * MIB, "partChecksums": checksums })
 }
 
@@ -125,7 +125,7 @@ async fn parts_become_an_image_in_the_gallery() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
-    let mut body = declared(&bytes, "none");
+    let mut body = declaration(&bytes, "none");
     body["caption"] = json!("wide");
     let ticket = ada.open(body).await;
     let (id, size) = (ticket.id(), bytes.len());
@@ -188,7 +188,7 @@ async fn url_of_a_part_accepts_exactly_its_bytes() {
     }
     let ada = app.user().await;
     let bytes = file();
-    let ticket = ada.open(declared(&bytes, "sha256")).await;
+    let ticket = ada.open(declaration(&bytes, "sha256")).await;
     let digest = |number: usize| sha256(&part(&bytes, number));
     let request = ada.part_url(ticket.id(), json!({ "partNumber": 3, "sha256": digest(3) })).await;
     assert_eq!(request["headers"], json!({ "x-amz-checksum-sha256": digest(3) }));
@@ -241,7 +241,7 @@ async fn content_of_multipart_uploads_is_inspected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let html = b"<!doctype html><script>alert(1)</script>".repeat(10);
-    let ticket = ada.open(declared(&html, "none")).await;
+    let ticket = ada.open(declaration(&html, "none")).await;
     ada.send_parts(ticket.id(), &html, &[1]).await;
     for _ in 0..2 {
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"));
@@ -263,7 +263,7 @@ async fn same_bytes_in_parts_are_another_image() {
     let single = ada.upload("a.png", "image/png", &bytes).await;
     let mut ids = vec![single["id"].clone()];
     for _ in 0..2 {
-        let ticket = ada.open(declared(&bytes, "none")).await;
+        let ticket = ada.open(declaration(&bytes, "none")).await;
         ada.send_parts(ticket.id(), &bytes, &[1]).await;
         let image = ada.confirm(ticket.id()).await;
         assert_eq!(image.status, 200, "{image:?}");
@@ -282,7 +282,7 @@ async fn same_bytes_in_parts_are_another_image() {
 async fn renew_and_parts_reject_the_other_kind_of_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let multipart = ada.open(declared(&[0; 100], "none")).await;
+    let multipart = ada.open(declaration(&[0; 100], "none")).await;
     assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", multipart.id())).await.problem(), (409, "not_single_part"));
     let single = ada.open_upload("a.png", "image/png", &unique_png()).await;
     assert_eq!(ada.sign(single.id(), json!([{ "partNumber": 1 }])).await.problem(), (409, "not_multipart"));
@@ -295,7 +295,7 @@ async fn another_users_upload_is_not_found() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let bytes = unique_png();
-    let ticket = ada.open(declared(&bytes, "none")).await;
+    let ticket = ada.open(declaration(&bytes, "none")).await;
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
     let unknown = uuid::Uuid::now_v7().to_string();
     for id in [ticket.id(), &unknown, "x"] {
@@ -314,7 +314,7 @@ async fn another_users_upload_is_not_found() {
     }
     assert_eq!(bob.get("/api/images/pending").await.json["uploads"], json!([]));
     let anonymous = app.anonymous();
-    assert_eq!(anonymous.post("/api/images/multipart", declared(&bytes, "none")).await.status, 401);
+    assert_eq!(anonymous.post("/api/images/multipart", declaration(&bytes, "none")).await.status, 401);
     assert_eq!(anonymous.get(&format!("/api/images/{}/parts", ticket.id())).await.status, 401);
     assert_eq!(anonymous.sign(ticket.id(), json!([{ "partNumber": 1 }])).await.status, 401);
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);

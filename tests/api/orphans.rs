@@ -148,8 +148,8 @@ async fn open_uploads_without_an_image_are_orphans() {
     let app = start_paired().await;
     let ada = app.user().await;
     let ready = ada.upload("a.png", "image/png", &unique_png()).await;
-    let declared = json!({ "fileName": "b.png", "contentType": "image/png", "size": 12 << 20 });
-    let pending = ada.post("/api/images/multipart", declared).await;
+    let declaration = json!({ "fileName": "b.png", "contentType": "image/png", "size": 12 << 20 });
+    let pending = ada.post("/api/images/multipart", declaration).await;
     // If uploads are copied at confirm, removes the objects that were copied.
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(2 * 3600)).await;
     let (ready, pending) = (app.db_key(ready["id"].as_str().unwrap()).await, app.db_key(pending.id()).await);

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use self::collector::{Collector, Span};
 use super::{
-    app::{PASSWORD, TestApp, declared, unique_png},
+    app::{PASSWORD, TestApp, declaration, unique_png},
     process_client::{Client, Ended, Process},
     serve::Settings,
 };
@@ -26,7 +26,7 @@ const CANARY: &str = "canary-5d1e";
 async fn confirm_in_a_trace(client: &mut Client, email: &str) {
     client.sign_in("signup", email).await;
     let bytes = unique_png();
-    let (status, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &bytes)).await;
+    let (status, ticket) = client.post("/api/images/upload", &declaration("sea.png", "image/png", &bytes)).await;
     assert_eq!(status, 201, "{ticket}");
     let mut put = client.http.put(ticket["upload"]["url"].as_str().unwrap());
     for (name, value) in ticket["upload"]["headers"].as_object().unwrap() {
@@ -174,7 +174,7 @@ async fn failed_call_marks_its_span_and_its_request_as_errors() {
     let (process, mut client) = settings_with_traces(&app, &collector.endpoint).start_listening().await;
     client.sign_in("signup", "ada@example.com").await;
     let bytes = unique_png();
-    let (_, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &bytes)).await;
+    let (_, ticket) = client.post("/api/images/upload", &declaration("sea.png", "image/png", &bytes)).await;
     // An unreadable image makes the server answer 500.
     let id = ticket["id"].as_str().unwrap();
     let damage = mongodb::bson::doc! { "$set": { "state": "nonsense" } };

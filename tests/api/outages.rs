@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
-    app::{PASSWORD, TestApp, declared, unique_png},
+    app::{PASSWORD, TestApp, declaration, unique_png},
     hostile_clients::memory,
     process_client::{Client, Process},
     serve::Settings,
@@ -112,7 +112,7 @@ async fn start_with_admin(settings: Settings) -> (Process, Client, Client) {
 
 /// Opens uploads for these files and sends their bytes; returns the images' ids.
 async fn upload_all(client: &Client, files: &[Vec<u8>]) -> Vec<String> {
-    let items: Vec<_> = files.iter().map(|bytes| declared("sea.png", "image/png", bytes)).collect();
+    let items: Vec<_> = files.iter().map(|bytes| declaration("sea.png", "image/png", bytes)).collect();
     let (status, answer) = client.post("/api/images/upload/batch", &json!({ "items": items })).await;
     assert_eq!(status, 200, "{answer}");
     let results = answer["results"].as_array().unwrap();

@@ -23,7 +23,7 @@ use valet::{
     model::{EventType, ImageState},
 };
 
-use super::app::{Caller, PASSWORD, TestApp, declared, eventually, unique_png};
+use super::app::{Caller, PASSWORD, TestApp, declaration, eventually, unique_png};
 
 /// Types of events, in alphabetical order, by the id of their image, or of their user for events of an account.
 type TypesById = BTreeMap<String, Vec<String>>;
@@ -136,7 +136,7 @@ async fn make_all_transitions(ada: &Caller<'_>) -> TypesById {
     // An upload that is declared again, and then confirmed by the sweeper.
     let bytes = unique_png();
     let again = put(ada, bytes.clone()).await;
-    assert_eq!(ada.post("/api/images/upload", declared("later.png", "image/png", &bytes)).await.id(), again);
+    assert_eq!(ada.post("/api/images/upload", declaration("later.png", "image/png", &bytes)).await.id(), again);
     expect(&again, &["image.ready"]);
     let missing = open(ada).await;
     expect(&missing, &["upload.expired"]);

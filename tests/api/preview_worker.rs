@@ -29,7 +29,7 @@ use valet::{
 };
 
 use super::{
-    app::{Caller, TestApp, declared, fixture, unique_png},
+    app::{Caller, TestApp, declaration, fixture, unique_png},
     event_streams::Events,
     mongodb_relay::{Tap, command, start_server_behind_relay},
 };
@@ -128,9 +128,9 @@ async fn preview_and_placeholder_of_the_client_take_precedence() {
     let app = start().await;
     let ada = app.user().await;
     let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
-    let mut body = declared("a.png", "image/png", &bytes);
+    let mut body = declaration("a.png", "image/png", &bytes);
     body["thumbHash"] = json!("1QcSHQRnh493V4dIh4eXh1h4kJUI");
-    body["preview"] = declared("x", "image/jpeg", &preview);
+    body["preview"] = declaration("x", "image/jpeg", &preview);
     body["preview"].as_object_mut().unwrap().remove("fileName");
     let ticket = ada.post("/api/images/upload", body).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::app::{Answer, Caller, TestApp, declared, fixture, sha256, unique_png};
+use super::app::{Answer, Caller, TestApp, declaration, fixture, sha256, unique_png};
 
 /// A valid ThumbHash.
 const THUMB_HASH: &str = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
@@ -16,7 +16,7 @@ const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 /// Returns the body of an upload request with a preview.
 fn with_preview(bytes: &[u8], preview: &[u8], content_type: &str) -> Value {
-    let mut body = declared("a.png", "image/png", bytes);
+    let mut body = declaration("a.png", "image/png", bytes);
     body["preview"] = json!({ "contentType": content_type, "size": preview.len(), "sha256": sha256(preview) });
     body["thumbHash"] = json!(THUMB_HASH);
     body
@@ -183,7 +183,7 @@ async fn invalid_previews_are_rejected_with_the_field() {
         ("thumbHash", json!(""), "invalid_thumb_hash", "thumbHash"),
     ];
     for (member, value, code, field) in cases {
-        let mut body = declared("a.png", "image/png", &unique_png());
+        let mut body = declaration("a.png", "image/png", &unique_png());
         body[member] = value;
         let answer = ada.post("/api/images/upload", body).await;
         assert_eq!(answer.problem(), (422, code), "{answer:?}");
@@ -191,7 +191,7 @@ async fn invalid_previews_are_rejected_with_the_field() {
         assert!(!answer.text.contains("canary"));
     }
     for preview in [json!(null), json!([]), json!(["image/jpeg", 1, "x"]), json!({ "contentType": "image/jpeg" }), json!("x")] {
-        let mut body = declared("a.png", "image/png", &unique_png());
+        let mut body = declaration("a.png", "image/png", &unique_png());
         body["preview"] = preview;
         assert_eq!(ada.post("/api/images/upload", body).await.problem(), (400, "invalid_request"));
     }

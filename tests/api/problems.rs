@@ -14,7 +14,7 @@ pub const CANARY: &str = "canary-7f3a";
 
 /// Asserts status and code of a rejected request, and that the answer repeats no value of the caller. `send` has already compared
 /// the problem with the OpenAPI document.
-fn refused(answer: &Answer, problem: (u16, &str), what: &str) {
+fn assert_refused(answer: &Answer, problem: (u16, &str), what: &str) {
     assert_eq!(answer.problem(), problem, "{what}: {answer:?}");
     assert_no_canary(answer, what);
 }

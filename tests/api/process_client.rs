@@ -8,7 +8,7 @@ use std::{
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::app::{PASSWORD, declared, http_client};
+use super::app::{PASSWORD, declaration, http_client};
 pub use super::program::{Ended, Process, Settings, listening_at};
 
 /// A client of a server at some address.
@@ -87,7 +87,7 @@ impl Client {
 
     /// Does the same with an image of this type.
     pub async fn upload_as(&self, content_type: &str, bytes: &[u8]) -> (Value, Vec<String>) {
-        let ticket = self.open_upload(&declared("sea.png", content_type, bytes)).await;
+        let ticket = self.open_upload(&declaration("sea.png", content_type, bytes)).await;
         let upload = &ticket["upload"];
         let mut put = self.http.put(upload["url"].as_str().unwrap());
         for (name, value) in upload["headers"].as_object().unwrap() {

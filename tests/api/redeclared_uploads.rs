@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use valet::config::Finalize;
 
 use super::{
-    app::{Caller, TestApp, declared, fixture, sha256, unique_png},
+    app::{Caller, TestApp, declaration, fixture, sha256, unique_png},
     relay::relay_s3,
 };
 
@@ -60,7 +60,7 @@ async fn each_member_of_the_later_declaration_replaces_the_earlier_one() {
     for (first, later) in rows {
         for is_batch in [false, true] {
             let bytes = unique_png();
-            let [first, later] = [&first, &later].map(|members| merged(declared("a.png", "image/png", &bytes), members));
+            let [first, later] = [&first, &later].map(|members| merged(declaration("a.png", "image/png", &bytes), members));
             let opened = ada.post("/api/images/upload", first.clone()).await;
             assert_eq!(opened.status, 201, "{first}");
             let ticket = if is_batch {
@@ -115,7 +115,7 @@ async fn repeat_with_its_key_does_not_undo_a_later_declaration() {
     let ada = app.user().await;
     let bytes = unique_png();
     let send = async |caption: &str, key: &str| {
-        let body = merged(declared("a.png", "image/png", &bytes), &json!({ "caption": caption, "idempotencyKey": key }));
+        let body = merged(declaration("a.png", "image/png", &bytes), &json!({ "caption": caption, "idempotencyKey": key }));
         ada.post("/api/images/upload/batch", json!({ "items": [body] })).await.json["results"][0]["ticket"].clone()
     };
     let first = send("first", "key-1").await;
@@ -132,7 +132,7 @@ async fn last_of_equal_items_in_a_batch_counts() {
     let ada = app.user().await;
     let bytes = unique_png();
     ada.open_upload("a.png", "image/png", &bytes).await;
-    let twin = |caption: &str| merged(declared("a.png", "image/png", &bytes), &json!({ "caption": caption }));
+    let twin = |caption: &str| merged(declaration("a.png", "image/png", &bytes), &json!({ "caption": caption }));
     let answer = ada.post("/api/images/upload/batch", json!({ "items": [twin("one"), twin("two"), twin("three")] })).await;
     let ticket = &answer.json["results"][2]["ticket"];
     assert_eq!(app.put(&ticket["upload"], bytes).await, 200);
@@ -144,7 +144,7 @@ async fn larger_preview_is_reserved_or_rejected() {
     let app = TestApp::start_with(|config| config.uploads.quota_bytes = 10_000).await;
     let ada = app.user().await;
     let (bytes, small) = (unique_png(), fixture("plain.jpg"));
-    let plain = declared("a.png", "image/png", &bytes);
+    let plain = declaration("a.png", "image/png", &bytes);
     let first = ada.post("/api/images/upload", plain.clone()).await;
     let later = merged(plain.clone(), &json!({ "preview": preview(&small), "caption": "later" }));
     let answers = join_all((0..6).map(|_| ada.post("/api/images/upload", later.clone()))).await;
@@ -180,7 +180,7 @@ async fn larger_previews_that_are_declared_at_the_same_time_never_exceed_the_quo
     }
     let larger = json!({ "contentType": "image/jpeg", "size": PREVIEW_BYTES, "sha256": sha256(b"a preview") });
     let redeclare = files.iter().zip(callers.iter().cycle()).map(|(file, caller)| {
-        let body = merged(declared("a.png", "image/png", file), &json!({ "preview": larger }));
+        let body = merged(declaration("a.png", "image/png", file), &json!({ "preview": larger }));
         async move { caller.post("/api/images/upload", body).await }
     });
     let open = (0..6).zip(callers.iter().cycle()).map(|(n, caller)| {
@@ -202,7 +202,7 @@ async fn preview_that_is_no_longer_declared_is_counted_and_removed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (bytes, small) = (unique_png(), fixture("plain.jpg"));
-    let plain = declared("a.png", "image/png", &bytes);
+    let plain = declaration("a.png", "image/png", &bytes);
     let first = ada.post("/api/images/upload", merged(plain.clone(), &json!({ "preview": preview(&small) }))).await;
     let later = ada.post("/api/images/upload", plain).await;
     assert!(later.json["previewUpload"].is_null());
@@ -227,7 +227,7 @@ async fn declaration_during_a_confirm_never_changes_the_verified_type() {
         let bytes = unique_png();
         let first = ada.open_upload("a.png", "image/png", &bytes).await;
         assert_eq!(app.put(&first.json["upload"], bytes.clone()).await, 200);
-        let other = declared("a.jpg", "image/jpeg", &bytes);
+        let other = declaration("a.jpg", "image/jpeg", &bytes);
         let (image, _) = tokio::join!(ada.confirm(first.id()), ada.post("/api/images/upload", other));
         match image.status {
             200 => assert_eq!(image.json["contentType"], "image/png"),
@@ -247,7 +247,7 @@ async fn declaration_during_a_confirm_never_changes_the_verified_type_of_a_previ
     let (bytes, small) = (unique_png(), fixture("plain.jpg"));
     let with_preview = |content_type: &str| {
         let preview = merged(preview(&small), &json!({ "contentType": content_type }));
-        merged(declared("a.png", "image/png", &bytes), &json!({ "preview": preview }))
+        merged(declaration("a.png", "image/png", &bytes), &json!({ "preview": preview }))
     };
     let first = ada.post("/api/images/upload", with_preview("image/jpeg")).await;
     assert_eq!(app.put(&first.json["previewUpload"], small.clone()).await, 200);

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::domain::sweeper::Swept;
 
-use super::app::{Answer, Caller, PASSWORD, TestApp, declared, fixture, sha256, unique_png};
+use super::app::{Answer, Caller, PASSWORD, TestApp, declaration, fixture, sha256, unique_png};
 
 /// Returns the time in `seconds` seconds.
 fn after(seconds: u64) -> OffsetDateTime {
@@ -89,7 +89,7 @@ impl Kind {
         match self {
             Self::Put => ada.open_upload("a.png", "image/png", bytes).await,
             Self::WithPreview | Self::PreviewTooLate => {
-                let mut body = declared("a.png", "image/png", bytes);
+                let mut body = declaration("a.png", "image/png", bytes);
                 body["preview"] = json!({ "contentType": "image/jpeg", "size": preview.len(), "sha256": sha256(preview) });
                 ada.post("/api/images/upload", body).await
             }
@@ -208,7 +208,7 @@ async fn user_record_does_not_grow_with_open_uploads() {
     let ada = app.user().await;
     let mut sizes = Vec::new();
     for _ in 0..5 {
-        let items: Vec<_> = (0..100).map(|_| declared("a.png", "image/png", &unique_png())).collect();
+        let items: Vec<_> = (0..100).map(|_| declaration("a.png", "image/png", &unique_png())).collect();
         let batch = ada.post("/api/images/upload/batch", json!({ "items": items })).await;
         assert!(batch.json["results"].as_array().unwrap().iter().all(|result| result["status"] == 201));
         sizes.push(mongodb::bson::serialize_to_vec(&user_of(&ada).await).unwrap().len());

@@ -59,7 +59,7 @@ async fn read_account(caller: &Caller<'_>) -> (u16, String) {
 }
 
 /// Returns status and problem code of an ended session.
-fn ended() -> (u16, String) {
+fn session_ended() -> (u16, String) {
     (401, "session_ended".to_owned())
 }
 
@@ -116,7 +116,7 @@ async fn t6_token_spent_before_the_grace_period_ends_the_session() {
     db_age_rotation(&app, &sid(&ada), Duration::from_secs(301)).await;
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
     assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "the newest token is rejected too");
-    assert_eq!(read_account(&ada).await, ended(), "access tokens are rejected too");
+    assert_eq!(read_account(&ada).await, session_ended(), "access tokens are rejected too");
     assert_eq!(documents(&app).count_documents(doc! { "_id": sid(&ada) }).await.unwrap(), 0);
 }
 
@@ -144,7 +144,7 @@ async fn t9_sessions_end_by_idle_time_and_by_age() {
     };
     let (idle, token) = signed_in(&app).await;
     age(&idle, "expiresAt", -1).await;
-    assert_eq!(read_account(&idle).await, ended());
+    assert_eq!(read_account(&idle).await, session_ended());
     assert_eq!(refresh(&app, &token).await.problem(), (401, "session_ended"));
 
     let (old, token) = signed_in(&app).await;
@@ -166,7 +166,7 @@ async fn t9_logging_out_ends_the_session_and_can_be_repeated() {
         (answer.status, answer.code().to_owned())
     };
     assert_eq!(log_out(&second).await.0, 204);
-    assert_eq!(read_account(&ada).await, ended());
+    assert_eq!(read_account(&ada).await, session_ended());
     assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"));
     assert_eq!(log_out(&second).await.0, 204);
     assert_eq!(log_out(&first).await.0, 204);
@@ -186,12 +186,12 @@ async fn t9_token_is_rejected_on_every_server_within_thirty_seconds() {
     assert_eq!((read_account(&ada).await.0, read_account(&ada_on_other).await.0), (200, 200));
     assert_eq!(app.anonymous().post("/api/auth/logout", json!({ "refreshToken": token })).await.status, 204);
     let began = Instant::now();
-    assert_eq!(read_account(&ada).await, ended());
+    assert_eq!(read_account(&ada).await, session_ended());
     while read_account(&ada_on_other).await.0 == 200 {
         assert!(began.elapsed() < Duration::from_secs(20), "still alive after {:?}", began.elapsed());
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert_eq!(read_account(&ada_on_other).await, ended());
+    assert_eq!(read_account(&ada_on_other).await, session_ended());
 }
 
 /// Inserts a TCP relay between the server and its database; cancelling the returned token closes the relay's connections.
@@ -276,7 +276,7 @@ async fn t9_owner_lists_sessions_and_ends_that_of_a_lost_phone() {
     assert_eq!(bob.delete("/api/auth/sessions/x").await.problem(), (404, "not_found"));
     assert_eq!(read_account(&phone).await.0, 200);
     assert_eq!(ada.delete(&path).await.status, 204);
-    assert_eq!(read_account(&phone).await, ended());
+    assert_eq!(read_account(&phone).await, session_ended());
     assert_eq!(ada.delete(&path).await.problem(), (404, "not_found"));
     assert_eq!(ada.get("/api/auth/sessions").await.json["sessions"].as_array().unwrap().len(), 2);
 }
@@ -297,7 +297,7 @@ async fn a10_changed_password_ends_the_other_sessions() {
     }
     assert_eq!(read_account(&other).await.0, 200, "a rejected change ends no session");
     assert_eq!(change(PASSWORD, OTHER_PASSWORD).await.0, 204);
-    assert_eq!(read_account(&other).await, ended());
+    assert_eq!(read_account(&other).await, session_ended());
     assert_eq!(refresh(&app, &other_token).await.problem(), (401, "session_ended"));
     assert_eq!(read_account(&ada).await.0, 200, "the calling session stays active");
     refreshed(&app, &token).await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use valet::config::Rate;
 
 use super::{
-    app::{Answer, Caller, PASSWORD, TestApp, declared, unique_png},
+    app::{Answer, Caller, PASSWORD, TestApp, declaration, unique_png},
     isolation::call_with,
     openapi::{Operation, operations},
 };
@@ -163,7 +163,7 @@ async fn l3_each_limit_counts_by_its_own_key() {
 
     let png = unique_png();
     let open_upload =
-        async |caller: &super::app::Caller<'_>| caller.post("/api/images/upload", declared("a.png", "image/png", &png)).await;
+        async |caller: &super::app::Caller<'_>| caller.post("/api/images/upload", declaration("a.png", "image/png", &png)).await;
     assert_eq!((open_upload(&ada).await.status, open_upload(&ada).await.status), (201, 200));
     assert_refused(&open_upload(&ada).await, "\"upload\";q=2;w=60", 30);
     assert_eq!(open_upload(&bob).await.status, 201, "the limit counts users, not addresses");

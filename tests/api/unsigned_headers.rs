@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::config::Finalize;
 
-use super::app::{Answer, TestApp, declared, fixture, s3_is_local, sha256, unique_png};
+use super::app::{Answer, TestApp, declaration, fixture, s3_is_local, sha256, unique_png};
 
 /// Headers that S3 stores with an object without a signature, because their names do not begin with `x-amz-`.
 const KEPT: [(&str, &str); 6] = [
@@ -100,7 +100,7 @@ async fn preview_with_an_unsigned_header_is_left_out() {
         let ada = app.user().await;
         for header in KEPT {
             let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
-            let mut body = declared("a.png", "image/png", &bytes);
+            let mut body = declaration("a.png", "image/png", &bytes);
             body["preview"] = json!({ "contentType": "image/jpeg", "size": preview.len(), "sha256": sha256(&preview) });
             let ticket = ada.post("/api/images/upload", body).await;
             put_with(&app, &ticket.json["previewUpload"], &preview, header).await;

@@ -17,7 +17,7 @@ use valet::{
 
 use self::header_obeying_store::{HeaderObeyingStore, Seals};
 use super::{
-    app::{Answer, Caller, TestApp, declared, skip_unless_local_s3, unique_png},
+    app::{Answer, Caller, TestApp, declaration, skip_unless_local_s3, unique_png},
     serve::Settings,
 };
 
@@ -195,7 +195,7 @@ async fn without_sealed_puts_nothing_is_signed_until_acls_are_ignored() {
     let caller = at(&app, &ada);
     assert_eq!(caller.open_upload("b.png", "image/png", &unique_png()).await.problem(), REFUSED);
     assert_eq!(caller.post_empty(&format!("/api/images/{}/renew", open.id())).await.problem(), REFUSED);
-    let items = json!({ "items": [declared("c.png", "image/png", &unique_png())] });
+    let items = json!({ "items": [declaration("c.png", "image/png", &unique_png())] });
     let batch = caller.post("/api/images/upload/batch", items).await;
     assert!(batch.text.contains("not_supported_by_store"), "{batch:?}");
     let report = doctor::run(&app.config, Options::default()).await;

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    app::{TestApp, declared, fixture, unique_png},
+    app::{TestApp, declaration, fixture, unique_png},
     store_rules::in_place,
 };
 
@@ -105,7 +105,7 @@ async fn u14_answers_are_no_store_and_contain_no_secret_except_the_url() {
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let answers = [
         ada.post_empty(&format!("{path}/renew")).await,
-        ada.post("/api/images/upload/batch", json!({ "items": [declared("b.png", "image/png", &unique_png())] })).await,
+        ada.post("/api/images/upload/batch", json!({ "items": [declaration("b.png", "image/png", &unique_png())] })).await,
         ada.post("/api/images/renew", json!({ "ids": [ticket.id()] })).await,
         ada.get("/api/images/pending").await,
         ada.confirm(ticket.id()).await,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use valet::model::cors::BUCKET_REQUEST_HEADERS;
 
 use super::{
-    app::{Caller, TestApp, declared, fixture, sha256, unique_png},
+    app::{Caller, TestApp, declaration, fixture, sha256, unique_png},
     store_rules::{CHECKSUM, COPY_SOURCE},
     targeting,
 };
@@ -20,7 +20,7 @@ async fn file_becomes_an_image_in_the_gallery() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = fixture("orientation-6.jpg");
-    let mut body = declared("beach.jpg", "image/jpeg", &bytes);
+    let mut body = declaration("beach.jpg", "image/jpeg", &bytes);
     body["caption"] = json!("$sea, finally");
     let ticket = ada.post("/api/images/upload", body).await;
     assert_eq!((ticket.status, ticket.json["state"].as_str()), (201, Some("pending")));

@@ -7,13 +7,13 @@ mod report;
 
 use time::{Date, macros::format_description};
 
-use self::report::{BASELINE, Bar, Baseline, Measured, Report, read_baseline};
+use self::report::{BASELINE, Baseline, Bound, Measured, Report, read_baseline};
 
 /// Returns a report of these ratios.
-fn report(ratios: &[(&str, f64, Bar)]) -> Report {
+fn report(ratios: &[(&str, f64, Bound)]) -> Report {
     let mut report = Report::default();
-    for (name, value, bar) in ratios {
-        report.ratio(name, *value, *bar);
+    for (name, value, bound) in ratios {
+        report.ratio(name, *value, *bound);
     }
     report
 }
@@ -28,20 +28,20 @@ fn baseline_of_two(names: &[&str]) -> Baseline {
 fn ratio_that_is_a_tenth_worse_is_warned_of() {
     // The last digit of a product of decimal fractions may be off.
     let (tenth_more, less_than_a_tenth_more) = (2.200_001, 2.19);
-    for (bar, worse, nearly_as_good, better) in [
-        (Bar::AtLeast(9.0), 1.799_999, 1.81, 3.0),
-        (Bar::AtMost(1.0), tenth_more, less_than_a_tenth_more, 1.0),
-        (Bar::Low, tenth_more, less_than_a_tenth_more, 1.0),
+    for (bound, worse, nearly_as_good, better) in [
+        (Bound::AtLeast(9.0), 1.799_999, 1.81, 3.0),
+        (Bound::AtMost(1.0), tenth_more, less_than_a_tenth_more, 1.0),
+        (Bound::Low, tenth_more, less_than_a_tenth_more, 1.0),
     ] {
-        let report = report(&[("worse", worse, bar), ("nearly as good", nearly_as_good, bar), ("better", better, bar)]);
+        let report = report(&[("worse", worse, bound), ("nearly as good", nearly_as_good, bound), ("better", better, bound)]);
         let baseline = baseline_of_two(&["worse", "nearly as good", "better"]);
-        assert_eq!(report.warnings(&baseline), ["worse is 10 % worse than on 2026-11-23"], "{bar:?}");
+        assert_eq!(report.warnings(&baseline), ["worse is 10 % worse than on 2026-11-23"], "{bound:?}");
     }
 }
 
 #[test]
-fn ratio_without_a_baseline_is_compared_with_its_bar_alone() {
-    let report = report(&[("new", 0.5, Bar::AtLeast(0.6)), ("other", 0.7, Bar::AtLeast(0.6)), ("free", 3.0, Bar::Low)]);
+fn ratio_without_a_baseline_is_compared_with_its_bound_alone() {
+    let report = report(&[("new", 0.5, Bound::AtLeast(0.6)), ("other", 0.7, Bound::AtLeast(0.6)), ("free", 3.0, Bound::Low)]);
     assert!(report.warnings(&Baseline::default()).is_empty());
     let table = report.table(&baseline_of_two(&["other"]));
     let rows: Vec<_> = table.lines().skip(2).collect();
@@ -51,7 +51,7 @@ fn ratio_without_a_baseline_is_compared_with_its_bar_alone() {
 
 #[test]
 fn ratio_that_was_not_measured_is_warned_of_and_does_not_replace_its_baseline() {
-    let report = report(&[("lost", f64::NAN, Bar::AtMost(1.0)), ("endless", f64::INFINITY, Bar::AtLeast(1.0))]);
+    let report = report(&[("lost", f64::NAN, Bound::AtMost(1.0)), ("endless", f64::INFINITY, Bound::AtLeast(1.0))]);
     let mut baseline = baseline_of_two(&["lost"]);
     assert_eq!(report.warnings(&baseline), ["lost was not measured", "endless was not measured"]);
     assert!(report.table(&baseline).contains("| lost | NaN (missed) |"));
@@ -62,7 +62,7 @@ fn ratio_that_was_not_measured_is_warned_of_and_does_not_replace_its_baseline() 
 #[test]
 fn run_of_a_part_keeps_the_baseline_of_the_others() {
     let mut baseline = baseline_of_two(&["measured", "other"]);
-    report(&[("measured", 1.234_56, Bar::Low)]).update(&mut baseline, "2026-12-01", "four cores");
+    report(&[("measured", 1.234_56, Bound::Low)]).update(&mut baseline, "2026-12-01", "four cores");
     let measured = Measured { value: 1.235, date: "2026-12-01".to_owned(), machine: "four cores".to_owned() };
     assert_eq!(baseline.0["measured"], measured);
     assert_eq!(baseline.0["other"], baseline_of_two(&["other"]).0["other"]);

@@ -62,7 +62,7 @@ test("a password change shows errors at their fields", async (t) => {
   await change.click();
   await dialog.getByText("The password is wrong.").waitFor();
   assert.equal(await current.getAttribute("aria-invalid"), "true");
-  assert.equal(refreshes, 0, "the page does not take the token for the cause");
+  assert.equal(refreshes, 0, "a wrong password makes the page refresh no token");
   await current.fill(PASSWORD);
   await fresh.fill("short");
   await change.click();

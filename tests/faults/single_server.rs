@@ -11,7 +11,7 @@ use tokio_util::sync::DropGuard;
 use valet::{domain::sweeper::Swept, state::AppState};
 
 use super::{
-    files::{declared, fixture},
+    files::{declaration, fixture},
     s3_faults::S3Faults,
     servers::{self, InProcess, http_client, s3_client, servers},
 };
@@ -135,7 +135,7 @@ impl SingleServer {
     pub async fn send_upload(&self) -> String {
         let mut bytes = fixture("plain.png");
         bytes.extend(uuid::Uuid::new_v4().as_bytes());
-        let ticket = self.post("/api/images/upload", declared("a.png", "image/png", &bytes)).await;
+        let ticket = self.post("/api/images/upload", declaration("a.png", "image/png", &bytes)).await;
         assert_eq!(ticket.status, 201, "{ticket:?}");
         assert_eq!(self.put(&ticket.json["upload"], bytes).await, 200);
         ticket.id()

@@ -10,18 +10,21 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bucket import BODY, OTHER, TYPE, Bucket, Response, send, status_of, upload_headers
 
-ALL = ("PUT", "preview PUT", "part", "part of any length", "create", "complete", "form", "GET")
+# Kinds of signed requests.
+ALL_KINDS = ("PUT", "preview PUT", "part", "part of any length", "create", "complete", "form", "GET")
+# Name of a request without a deviation.
 NOTHING = "nothing"
-# Name of each deviation in `valet check`, the rule that a store breaks by obeying it, and the kinds of request that have it.
-TABLE = {
-    NOTHING: ("", ALL),
-    "signature": ("upload_signature", ALL),
-    "query": ("upload_signature", tuple(kind for kind in ALL if kind != "form")),
-    "expired": ("upload_expiry", ALL),
+# Deviations from the signature by their name in `valet check`: the rule that a store breaks by obeying it, and the kinds of request
+# that are sent with it.
+DEVIATIONS = {
+    NOTHING: ("", ALL_KINDS),
+    "signature": ("upload_signature", ALL_KINDS),
+    "query": ("upload_signature", tuple(kind for kind in ALL_KINDS if kind != "form")),
+    "expired": ("upload_expiry", ALL_KINDS),
     "length": ("upload_length", ("PUT", "preview PUT", "part")),
     "type": ("upload_type", ("PUT", "preview PUT", "form")),
-    "copy source": ("upload_copy_source", ALL[:-1]),
-    "ACL": ("upload_acl", ALL[:-1]),
+    "copy source": ("upload_copy_source", ALL_KINDS[:-1]),
+    "ACL": ("upload_acl", ALL_KINDS[:-1]),
     "grant": ("upload_acl", ("PUT", "preview PUT", "create", "form")),
     "metadata": ("upload_unsigned_headers", ("PUT", "create", "form")),
     "tags": ("upload_unsigned_headers", ("PUT", "create", "form")),
@@ -31,7 +34,7 @@ TABLE = {
 }
 # Time after which a URL with a lifetime of one second has expired, even if the clocks differ a little.
 EXPIRY_SECONDS = 3
-RULES = sorted({rule for rule, _ in TABLE.values() if rule})
+RULES = sorted({rule for rule, _ in DEVIATIONS.values() if rule})
 # Header with which a part is copied, after an attempt without it: some stores require a range.
 RANGE = {"x-amz-copy-source-range": f"bytes=0-{len(OTHER) - 1}"}
 # Headers whose form field has another name.
@@ -46,42 +49,42 @@ class Outcome:
     # (kind, deviation) of the requests whose deviation the store obeyed.
     obeyed: set[tuple[str, str]]
     # Kinds of request that the store refuses without any deviation, with the reason.
-    lacking: dict[str, str]
+    unsupported: dict[str, str]
     # Whether every object is public, so that the effect of an ACL cannot be observed.
     is_open: bool
 
     def holds(self, rule: str) -> bool | None:
         """Returns whether the rule holds; None if it cannot be checked."""
-        sent = {(kind, name) for name, (broken_rule, kinds) in TABLE.items() if broken_rule == rule for kind in kinds}
+        sent = {(kind, name) for name, (broken_rule, kinds) in DEVIATIONS.items() if broken_rule == rule for kind in kinds}
         if sent & self.obeyed:
             return False
-        is_moot = rule == "upload_acl" and self.is_open
-        return True if not is_moot and any(kind not in self.lacking for kind, _ in sent) else None
+        is_unobservable = rule == "upload_acl" and self.is_open
+        return True if not is_unobservable and any(kind not in self.unsupported for kind, _ in sent) else None
 
-    def of(self, rule: str) -> set[tuple[str, str]]:
+    def obeyed_against(self, rule: str) -> set[tuple[str, str]]:
         """Returns the obeyed deviations of a rule."""
-        return {(kind, name) for kind, name in self.obeyed if TABLE[name][0] == rule}
+        return {(kind, name) for kind, name in self.obeyed if DEVIATIONS[name][0] == rule}
 
 
-def named(seen: str) -> set[tuple[str, str]]:
+def reported_deviations(observation: str) -> set[tuple[str, str]]:
     """Returns the pairs of kind and deviation in the report of `valet check`."""
-    kinds = "|".join(sorted(map(re.escape, ALL), key=len, reverse=True))
-    names = "|".join(map(re.escape, TABLE))
-    return set(re.findall(f"(?:^|; )({kinds}), ({names}): ", seen))
+    kinds = "|".join(sorted(map(re.escape, ALL_KINDS), key=len, reverse=True))
+    names = "|".join(map(re.escape, DEVIATIONS))
+    return set(re.findall(f"(?:^|; )({kinds}), ({names}): ", observation))
 
 
-def ask_all(bucket: Bucket) -> Outcome:
+def probe_all(bucket: Bucket) -> Outcome:
     """Sends every request of the table, each for a separate object."""
     source = bucket.prefix + "source"
     bucket.s3.put_object(Bucket=bucket.name, Key=source, Body=OTHER, ContentType=TYPE)
-    questions = [(kind, name) for name, (_, kinds) in TABLE.items() for kind in kinds]
+    probes = [(kind, name) for name, (_, kinds) in DEVIATIONS.items() for kind in kinds]
     is_open = bucket.is_public(source)
     outcome = Outcome(set(), {}, is_open)
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda question: Trial(bucket, source, is_open, *question).run(), questions))
-    for (kind, name), obeyed in zip(questions, found, strict=True):
+        found = list(pool.map(lambda probe: Trial(bucket, source, is_open, *probe).run(), probes))
+    for (kind, name), obeyed in zip(probes, found, strict=True):
         if name == NOTHING and not obeyed:
-            outcome.lacking[kind] = "refused as it was signed"
+            outcome.unsupported[kind] = "refused as it was signed"
         elif name != NOTHING and obeyed:
             outcome.obeyed.add((kind, name))
     return outcome
@@ -120,25 +123,25 @@ class Trial:
         self.key = self.new_key()
 
     def new_key(self) -> str:
-        end = "-preview" if self.kind == "preview PUT" else ""
-        return f"{self.bucket.prefix}{self.kind}-{self.name}-{uuid.uuid4().hex[:8]}{end}".replace(" ", "-")
+        suffix = "-preview" if self.kind == "preview PUT" else ""
+        return f"{self.bucket.prefix}{self.kind}-{self.name}-{uuid.uuid4().hex[:8]}{suffix}".replace(" ", "-")
 
     def run(self) -> bool:
         """Returns whether the store obeyed the deviation; without one, whether it accepted the request."""
-        asks = {
-            "PUT": self.ask_put,
-            "preview PUT": self.ask_put,
-            "part": self.ask_part,
-            "part of any length": self.ask_part,
-            "create": self.ask_create,
-            "complete": self.ask_complete,
-            "form": self.ask_form,
-            "GET": self.ask_get,
+        probe_by_kind = {
+            "PUT": self.probe_put,
+            "preview PUT": self.probe_put,
+            "part": self.probe_part,
+            "part of any length": self.probe_part,
+            "create": self.probe_create,
+            "complete": self.probe_complete,
+            "form": self.probe_form,
+            "GET": self.probe_get,
         }
         try:
-            return asks[self.kind]()
+            return probe_by_kind[self.kind]()
         except ClientError as error:
-            # Preparing calls: 4xx and 501 mean that the store does not support such requests.
+            # A call that prepares the probe failed: after 4xx and 501 the store does not support such requests.
             if 400 <= status_of(error) < 500 or status_of(error) == 501:
                 return False
             raise
@@ -181,20 +184,20 @@ class Trial:
         except (ClientError, BotoCoreError):
             return False
 
-    def ask_put(self) -> bool:
+    def probe_put(self) -> bool:
         # A longer body has another checksum, so the length alone is tested without a checksum.
         headers = {} if self.name == "length" else upload_headers(BODY)
         url = self.sign("PUT", headers | {"content-length": str(len(BODY))})
         return self.judge(send("PUT", url, headers | self.added, self.body))
 
-    def ask_part(self) -> bool:
-        is_any = self.kind == "part of any length"
+    def probe_part(self) -> bool:
+        has_any_length = self.kind == "part of any length"
         upload = self.bucket.begin(self.key)
         try:
-            signed = {} if is_any else {"content-length": str(len(BODY))}
+            signed = {} if has_any_length else {"content-length": str(len(BODY))}
             url = self.sign("PUT", signed, f"partNumber=1&uploadId={upload}")
             is_copy = self.name == "copy source"
-            response = send("PUT", url, self.added, b"" if is_any and is_copy else self.body)
+            response = send("PUT", url, self.added, b"" if has_any_length and is_copy else self.body)
             if is_copy and not response.ok:
                 response = send("PUT", url, self.added | RANGE, self.body)
             self.bucket.complete(self.key, upload)
@@ -202,7 +205,7 @@ class Trial:
         finally:
             self.bucket.abort(self.key, upload)
 
-    def ask_create(self) -> bool:
+    def probe_create(self) -> bool:
         response = send("POST", self.sign("POST", query="uploads="), self.added)
         opened = re.search(rb"<UploadId>([^<]+)</UploadId>", response.body)
         if not (response.ok and opened):
@@ -215,7 +218,7 @@ class Trial:
         finally:
             self.bucket.abort(self.key, upload)
 
-    def ask_complete(self) -> bool:
+    def probe_complete(self) -> bool:
         upload = self.bucket.begin(self.key)
         try:
             call = {"Bucket": self.bucket.name, "Key": self.key, "UploadId": upload}
@@ -226,7 +229,7 @@ class Trial:
         finally:
             self.bucket.abort(self.key, upload)
 
-    def ask_form(self) -> bool:
+    def probe_form(self) -> bool:
         """Sends the deviation as a field of the form, then as a header of its request: stores obey one or the other."""
         as_field = {}
         for name, value in self.added.items():
@@ -257,7 +260,7 @@ class Trial:
             time.sleep(EXPIRY_SECONDS)
         return send_form(form["url"], signed | fields, headers)
 
-    def ask_get(self) -> bool:
+    def probe_get(self) -> bool:
         self.key = self.source
         response = send("GET", self.sign("GET", query="response-cache-control=private&response-content-type=image%2Fpng"))
         return response.ok

@@ -75,7 +75,7 @@ class RuleChecks:
             return dict.fromkeys(names) | {"settings": True, "deployment_pair": False}
         self.is_retained = self.bucket_default_retention() is False
         if not self.is_retained:
-            self.outcome = deviations.ask_all(self.bucket)
+            self.outcome = deviations.probe_all(self.bucket)
         return {name: self.check(name) for name in names}
 
     def check(self, name: str) -> bool | None:
@@ -275,7 +275,7 @@ class RuleChecks:
         return send("PUT", self.bucket.sign("PUT", key, headers | {"content-length": str(len(body))}), headers, body).ok
 
     def upload_form(self):
-        return "form" not in self.outcome.lacking
+        return "form" not in self.outcome.unsupported
 
     # Rules for objects.
 

@@ -73,7 +73,7 @@ class Store:
         began = time.monotonic()
         try:
             if not state(bucket, database):
-                print(f"{title}: this store cannot have it")
+                print(f"{title}: this store does not support the state")
                 return []
             if state in states.FIXED:
                 self.check(bucket, database.name, "--fix")
@@ -81,7 +81,7 @@ class Store:
             report = self.check(bucket, database.name)
             left = set(bucket.keys()) ^ set(before)
             checks = RuleChecks(bucket, self.mongodb, database.name, ORIGIN, MAX_BYTES)
-            found = compared(report, checks)
+            found = find_differences(report, checks)
             if state in states.SERVED:
                 with Server(self.valet, self.settings(bucket, database.name)) as server:
                     found += broken_promises(server, checks.outcome.obeyed, checks.outcome.is_open)
@@ -94,7 +94,7 @@ class Store:
             remove(bucket)
 
 
-def compared(report: dict, checks: RuleChecks) -> list[str]:
+def find_differences(report: dict, checks: RuleChecks) -> list[str]:
     """Returns the differences between the report of `valet check` and the results of the checks."""
     verdicts = {finding["name"]: finding["verdict"] for finding in report["findings"]}
     seen = checks.check_all(list(verdicts), verdicts)
@@ -107,7 +107,7 @@ def compared(report: dict, checks: RuleChecks) -> list[str]:
             differences.append(f"{name}: {verdict}, but {seen[name]} by another client: {finding['sentence']}")
         elif name in deviations.RULES and seen[name] is False:
             # The accepted requests are compared too: a fault of one kind of request must not hide that of another.
-            unconfirmed = deviations.named(details["seen"]) ^ checks.outcome.of(name)
+            unconfirmed = deviations.reported_deviations(details["seen"]) ^ checks.outcome.obeyed_against(name)
             differences += [f"{name}: {kind}, {deviation}: seen by one side only" for kind, deviation in sorted(unconfirmed)]
     return differences
 
@@ -121,7 +121,7 @@ def remove(bucket: Bucket) -> None:
         print(f"  {bucket.name} is left: {error}")
 
 
-def documented(path: str) -> list[str]:
+def documented_names(path: str) -> list[str]:
     """Returns the names of the table in docs/check.md."""
     with open(path) as text:
         lines = text.read().split("| name | question |")[1].splitlines()[2:]
@@ -130,10 +130,10 @@ def documented(path: str) -> list[str]:
 
 def main(valet: str) -> None:
     store = Store(valet)
-    names = documented(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/check.md"))
-    lacking = [name for name in names if name not in deviations.RULES and not hasattr(RuleChecks, name)]
-    if lacking:
-        raise SystemExit(f"no check by another client for {', '.join(lacking)}")
+    names = documented_names(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/check.md"))
+    unchecked = [name for name in names if name not in deviations.RULES and not hasattr(RuleChecks, name)]
+    if unchecked:
+        raise SystemExit(f"no check by another client for {', '.join(unchecked)}")
     wanted = os.environ.get("VERDICTS_STATES", " ".join(states.ALL)).split()
     differences = [difference for name in wanted for difference in store.compare(name)]
     print("\n".join(differences) or "every verdict is confirmed")

@@ -19,7 +19,7 @@ impl Counts {
     pub fn of_images<'a>(images: impl Iterator<Item = &'a Document>) -> Self {
         let mut counts = Self::default();
         for image in images {
-            // Without a size, the sum becomes one that no user's record has.
+            // A missing size counts as a negative number, so that the sum differs from every user's record.
             let size = image.get_i64("size").unwrap_or(i64::from(i32::MIN));
             let preview = image.get_document("preview").and_then(|preview| preview.get_i64("size")).unwrap_or_default();
             let reserved = image.get_document("reservation").and_then(|reservation| reservation.get_i64("bytes"));

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 /// Returns the body that declares these bytes.
-pub fn declared(file_name: &str, content_type: &str, bytes: &[u8]) -> Value {
+pub fn declaration(file_name: &str, content_type: &str, bytes: &[u8]) -> Value {
     json!({ "fileName": file_name, "contentType": content_type, "size": bytes.len(), "sha256": sha256(bytes) })
 }
 

@@ -1,5 +1,5 @@
-//! Servers that a run of a test binary shares: one mongod and one local S3 for all its tests; and the opening of a Valet server in
-//! the process of the tests. Shared by the test binaries.
+//! Servers that a run of a test binary shares: one mongod and one local S3 for all its tests; and a Valet server in the
+//! process of the tests. Shared by the test binaries.
 //!
 //! `VALET_TEST_S3_ENDPOINT` (with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`) names another S3 server,
 //! `VALET_TEST_MONGODB_URI` another MongoDB; with `VALET_TEST_S3_FINALIZE=copy` uploads are copied at confirm.
@@ -107,7 +107,7 @@ pub fn config(database: &str, bucket: &str, change: &dyn Fn(&str) -> Option<Stri
     };
     let mut config = Config::read(&|name| change(name).or_else(|| setting(name))).unwrap();
     config.s3.credentials = Some(shared.keys.clone());
-    // A sweep at the start, or after the opening of an upload, would take what a test has made due at a moment that depends on the load.
+    // Without sweeps at the start or after an upload is opened: the load would decide whether they handle a test's due images.
     config.sweep.schedule = SweepSchedule::IntervalsOnly;
     config
 }

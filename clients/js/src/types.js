@@ -115,7 +115,7 @@
  * @property {AbortSignal} [signal] Ends the subscription.
  *
  * @typedef {EventHandlers & { api: string, token: string | ((stale?: string) => string | Promise<string>) }} SubscribeOptions
- *   `api` and `token` as of an uploader.
+ *   `api` and `token` are those of an uploader.
  */
 
 /** @typedef {Blob | SizedStream | Iterable<Blob | SizedStream>} Input */

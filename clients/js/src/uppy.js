@@ -14,8 +14,8 @@ const MAX_PROGRESS = 0.99;
 /**
  * @typedef {object} ValetUploadOptions
  * @property {string} api Address of the server, such as `https://api.example.com`; "" is the page's own.
- * @property {string | ((stale?: string) => string | Promise<string>)} token As of an uploader: the access token, or a function that
- *   returns it, and another one when the server has refused `stale`.
+ * @property {string | ((stale?: string) => string | Promise<string>)} token The access token, or a function that returns it, and
+ *   that returns another one when the server has refused `stale`.
  * @property {number} [limit] Files at a time; 3 by default.
  * @property {(problem: Problem) => string} [explain] Returns the sentence that Uppy shows about a problem; English by default.
  * @property {string} [id] The plugin's id in Uppy, "ValetUpload" by default.

@@ -280,7 +280,7 @@ export type EventHandlers = {
     signal?: AbortSignal;
 };
 /**
- * `api` and `token` as of an uploader.
+ * `api` and `token` are those of an uploader.
  */
 export type SubscribeOptions = EventHandlers & {
     api: string;

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Objects or uploads that are removed at the same time, at most.
+/// Maximum number of objects or uploads that are removed at the same time.
 const MAX_CONCURRENT: usize = 8;
 /// Time after which each listing of a pass ends with its current page. The next pass continues with the objects that are left.
 const LISTING_DEADLINE: Duration = Duration::from_secs(20);

@@ -26,7 +26,7 @@ pub const DELETION_MEMORY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Maximum age of a token in seconds, whatever its `exp`. The deletion of a user is remembered for this time and [`LEEWAY`]: a
 /// token that is accepted after that would create the user again.
 const MAX_AGE_SECONDS: i64 = DELETION_MEMORY.as_secs().cast_signed() - LEEWAY;
-/// Keys of a provider that are used, at most.
+/// Maximum number of a provider's keys that are used.
 const MAX_KEYS: usize = 100;
 /// Maximum length of a subject in bytes (OpenID Connect Core section 2).
 const MAX_SUBJECT_BYTES: usize = 255;

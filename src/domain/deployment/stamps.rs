@@ -26,7 +26,7 @@ pub struct Stamps {
     /// Latest stamp in the database.
     pub database: Option<OffsetDateTime>,
     /// Stamp before the latest one in the database.
-    pub former: Option<OffsetDateTime>,
+    pub earlier: Option<OffsetDateTime>,
 }
 
 /// The side of a pair that was restored from a backup.
@@ -57,7 +57,7 @@ impl Stamps {
         if self.bucket > self.database {
             return Some(RestoredSide::Database);
         }
-        (self.bucket != self.database && self.bucket != self.former).then_some(RestoredSide::Bucket)
+        (self.bucket != self.database && self.bucket != self.earlier).then_some(RestoredSide::Bucket)
     }
 
     /// Returns which stamp is written next.
@@ -102,8 +102,8 @@ mod tests {
             (at(1), at(3), at(2), Some(RestoredSide::Bucket), NextStamp::None),
             (None, at(3), at(2), Some(RestoredSide::Bucket), NextStamp::None),
         ];
-        for (bucket, database, former, restored, next) in rows {
-            let stamps = Stamps { bucket, database, former };
+        for (bucket, database, earlier, restored, next) in rows {
+            let stamps = Stamps { bucket, database, earlier };
             assert_eq!((stamps.restored_side(), stamps.next_stamp()), (restored, next), "{stamps:?}");
         }
     }

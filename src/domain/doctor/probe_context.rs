@@ -30,7 +30,7 @@ const PREFIX: &str = "check/";
 const STALE_AGE: Duration = Duration::from_secs(15 * 60);
 /// Suffix of the key of a probe's second request.
 const HEADER_SUFFIX: &str = "-header";
-/// Objects or uploads that are removed at the same time, at most.
+/// Maximum number of objects or uploads that are removed at the same time.
 const MAX_CONCURRENT: usize = 8;
 /// Lifetime of valid URLs.
 const TTL: Duration = Duration::from_secs(5 * 60);

@@ -34,11 +34,11 @@ pub struct Rule {
     pub id: &'static str,
     /// Name of the line in the table.
     pub name: &'static str,
-    /// Severity of a 'no'.
+    /// Severity of the finding if the rule does not hold.
     pub severity: Severity,
-    /// Consequence of a 'no'.
+    /// Consequence if the rule does not hold.
     pub consequence: &'static str,
-    /// Remedy of a 'no'.
+    /// Remedy if the rule does not hold.
     pub remedy: &'static str,
 }
 
@@ -60,7 +60,7 @@ pub struct Finding {
     pub rule: &'static Rule,
     /// The observation.
     pub answer: Answer,
-    /// Remedy of a 'no': the rule's, or that of the cause.
+    /// Remedy if the rule does not hold: the rule's, or that of the known cause.
     pub remedy: &'static str,
     /// Further values for programs, by name in camel case.
     pub details: Vec<(&'static str, String)>,
@@ -150,7 +150,7 @@ impl Report {
         self.findings.push(Finding { rule, answer, remedy: rule.remedy, details: Vec::new() });
     }
 
-    /// Adds a 'no' with a known cause, and the remedy for it.
+    /// Adds the finding that a rule does not hold, with the remedy for its known cause.
     pub fn add_cause(&mut self, rule: &'static Rule, seen: String, remedy: &'static str, details: Vec<(&'static str, String)>) {
         self.findings.push(Finding { rule, answer: Answer::No(seen), remedy, details });
     }

@@ -1,5 +1,5 @@
 //! The rules of the doctor: requirements for the database and the bucket, with the consequence and the remedy of each. The
-//! head of the parent module says which file has the probe of a rule.
+//! header of `mod.rs` says which file has the probe of a rule.
 
 use super::report::{
     Rule,
@@ -22,7 +22,7 @@ rules! {
     PAIR: Broken, "deployment_pair", "bucket and database belong together",
         "every object looks orphaned, and every image looks as if it had no object: `serve`, `sweep` and `recount` refuse to start",
         "check S3_BUCKET, MONGODB_URI and MONGODB_DATABASE; after a deliberate restore or move, run `valet join`";
-    STAMPS: Weaker, "deployment_stamps", "bucket and database are of one time",
+    STAMPS: Weaker, "deployment_stamps", "bucket and database are from the same time",
         "objects of uploads after the database's backup have no record, or records of uploads after the bucket's have no object; \
          `sweep --orphans --delete` refuses in the former case",
         "see that this restore is the intended one (\"Backups\" in docs/deployment.md), then run `valet join`";
@@ -111,10 +111,10 @@ rules! {
         "Uppy's plain uploads, which are forms, do not arrive; its multipart uploads and all other clients do not use them",
         "configure Uppy to upload in parts (shouldUseMultipart: true), or use a store that supports POST policies";
 
-    HEAD: Broken, "object_head", "object: HEAD tells size and type",
+    HEAD: Broken, "object_head", "object: HEAD returns size and type",
         "confirm cannot see what was uploaded",
         "give the credentials s3:GetObject, and use a store that keeps Content-Type and sends an ETag (JuiceFS: --object-meta --keep-etag)";
-    HEAD_CHECKSUM: Weaker, "object_head_checksum", "object: HEAD tells the checksum",
+    HEAD_CHECKSUM: Weaker, "object_head_checksum", "object: HEAD returns the checksum",
         "confirm has to read and hash each image here",
         "use a store that keeps x-amz-checksum-sha256; expect this server to read each image once";
     LIST: Broken, "object_missing", "object: missing key is 404",

@@ -11,7 +11,7 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 pub const MAX_UNCHECKED: Duration = Duration::from_secs(30);
 /// Longest life of a stream. Its client then opens another, maybe on another server.
 pub const MAX_LIFE: Duration = Duration::from_secs(30 * 60);
-/// Part of the longest life by which lives differ, so that streams which began together do not end together.
+/// Largest difference between the lives of two streams, so that streams that began together do not end together.
 const LIFE_SPREAD: Duration = Duration::from_secs(5 * 60);
 
 /// Action that is due in a stream.
@@ -38,8 +38,8 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Returns the times of a stream that begins at `now`, with a token that was just checked. `spread` from 0 to 255 shortens its
-    /// life.
+    /// Returns the times of a stream that begins at `now`, with a token that was just checked. `spread`, from 0 to 255, shortens its
+    /// life by up to `LIFE_SPREAD`.
     #[must_use]
     pub fn new(now: Instant, spread: u8) -> Self {
         let ends = now + MAX_LIFE.saturating_sub(LIFE_SPREAD * u32::from(spread) / 255);

@@ -13,7 +13,7 @@ use crate::{
 
 /// Returns the times of a multipart upload that is not created in S3 yet: if the request is cancelled, its reservation ends soon.
 pub(in crate::domain) fn unopened_lifetimes(now: OffsetDateTime) -> Lifetimes {
-    Lifetimes { created_at: now, expires_at: now + OPENING_GRACE, urls_die_at: now }
+    Lifetimes { created_at: now, expires_at: now + OPENING_GRACE, urls_expire_at: now }
 }
 
 /// Creates multipart uploads in S3.

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Keys of each kind that are listed, at most.
+/// Maximum number of listed keys of each kind.
 const MAX_LISTED: usize = 100;
 /// If the operator does not name the number, at most one in this many objects is deleted.
 const MAX_ORPHAN_SHARE: u64 = 10;

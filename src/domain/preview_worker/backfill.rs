@@ -17,7 +17,7 @@ const PAGE: u32 = 1000;
 const MAX_BACKLOG: usize = 1000;
 /// Pause while so many wait, and after a failure of the database.
 const BACKLOG_PAUSE: Duration = Duration::from_secs(5);
-/// Images for the command that are queued again in a second, at most.
+/// Maximum number of images for the command that are queued again in a second.
 const CONVERSIONS_PER_SECOND: usize = 10;
 /// Failures of the database in a row after which the backfill ends.
 const MAX_FAILURES: u32 = 10;

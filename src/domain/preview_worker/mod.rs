@@ -96,7 +96,7 @@ impl PreviewWorker {
     pub async fn render_due(&self, renderer: &Renderer, now: OffsetDateTime) -> Result<u32, StoreError> {
         let (mut done, mut tried) = (0, HashSet::new());
         loop {
-            let mut due = self.next_due_renderings(now).await?;
+            let mut due = self.next_images_to_render(now).await?;
             // An image whose attempt failed may be due again at once if the clock is ahead.
             due.retain(|queued| tried.insert(queued.id()));
             if due.is_empty() {

@@ -17,7 +17,7 @@ impl PreviewWorker {
     /// Returns the next images, with the time at which they were due, and sets the metric of their number.
     pub(super) async fn read_queue(&self) -> Result<(OffsetDateTime, VecDeque<QueuedRendering>), StoreError> {
         let now = self.store.now().await?;
-        let due = self.next_due_renderings(now).await?;
+        let due = self.next_images_to_render(now).await?;
         METRICS.preview_backlog.set(i64::try_from(due.len()).unwrap_or(i64::MAX));
         Ok((now, due.into()))
     }
@@ -34,7 +34,7 @@ impl PreviewWorker {
     }
 
     /// Returns images that are due at `now`, in turns between owners.
-    pub(super) async fn next_due_renderings(&self, now: OffsetDateTime) -> Result<Vec<QueuedRendering>, StoreError> {
+    pub(super) async fn next_images_to_render(&self, now: OffsetDateTime) -> Result<Vec<QueuedRendering>, StoreError> {
         self.turns.next_due(QUEUE_BATCH, |from, limit| self.store.images.find_due_renderings(from, now, limit)).await
     }
 }

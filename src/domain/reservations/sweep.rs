@@ -12,7 +12,7 @@ use crate::{
 
 /// Users per step of each kind: a bounded number, so that no user delays the others.
 const USERS_PER_STEP: u32 = 50;
-/// Entries of one user that a step settles, at most.
+/// Maximum number of a user's entries that a step settles.
 const ENTRIES_PER_USER: usize = 100;
 /// Images per step whose reservations are settled.
 const IMAGES_PER_STEP: u32 = 500;

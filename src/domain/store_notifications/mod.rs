@@ -5,7 +5,7 @@
 //! settles the upload like any other. So duplicates, disorder, forgeries and losses do no harm, and the sweeper finds every
 //! upload without notifications, too.
 //!
-//! `recent` limits the checks of one object, `notified` hands uploads to the sweeper of this server, `polling` reads the queue.
+//! `recent_checks` limits the checks of one object, `notified` hands uploads to the sweeper of this server, `polling` reads the queue.
 
 mod notified;
 mod polling;

@@ -12,7 +12,7 @@ use crate::{
     store::{StoreError, objects::events_queue::EventsQueue, without_failpoints},
 };
 
-/// Pause after failures in a row, at most.
+/// Longest pause after failures in a row.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Pause after the first failure; it doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

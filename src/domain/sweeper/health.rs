@@ -13,8 +13,9 @@ use parking_lot::{Mutex, MutexGuard};
 const MAX_TIMEOUTS: u32 = 3;
 /// Failures in a row after which the sweep ends, to spare a store in trouble.
 const MAX_OUTAGES: u32 = 48;
-/// Pause before the next image after a failure, which doubles up to the maximum.
+/// Pause before the next image after the first failure. Each further failure doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// Longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Owners whose failures are remembered.
 const MAX_REMEMBERED_OWNERS: usize = 10_000;

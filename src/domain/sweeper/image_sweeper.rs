@@ -21,8 +21,9 @@ use crate::{
 
 /// Delay before the next round of a removal that takes several.
 const CONTINUE_AFTER: Duration = Duration::from_secs(5);
-/// Number of checks, and interval between them, for a declared preview that is missing although its image has arrived.
+/// Number of checks for a declared preview that is missing although its image has arrived.
 const PREVIEW_CHECKS: u32 = 2;
+/// Interval between these checks.
 const PREVIEW_INTERVAL: Duration = Duration::from_secs(30);
 /// Time after the end of an upload for which its object is kept if it cannot be read for a reason that an operator could correct.
 const UNREADABLE_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -123,7 +124,7 @@ impl ImageSweeper {
     fn next_check(&self, image: &Image, lease: Lease, ends: time::OffsetDateTime) -> time::OffsetDateTime {
         let mut again = if needs_polling(image) { lease.now + poll_delay(lease.now - image.created_at) } else { ends };
         // A transfer that began before the URL expired may still arrive.
-        if image.upload.kind == UploadKind::UndeclaredParts && lease.now < image.urls_die_at + self.sweep.grace {
+        if image.upload.kind == UploadKind::UndeclaredParts && lease.now < image.urls_expire_at + self.sweep.grace {
             again = again.min(lease.now + PART_CHECK_INTERVAL);
         }
         again

@@ -31,13 +31,15 @@ use crate::{
     store::{ClaimOutcome, Lease, Postponement, QueuedImage, StoreError},
 };
 
-/// Images that are read from the front of the queue at once, and are swept in a round, at most.
+/// Maximum number of images that are read from the front of the queue at once, and are swept in a round.
 pub(super) const QUEUE_BATCH: usize = 500;
-/// Images that are swept concurrently, and each owner's share of them.
+/// Maximum number of images that are swept concurrently.
 const MAX_CONCURRENT: usize = 32;
+/// Each owner's share of them.
 const OWNER_SHARE: usize = 8;
-/// Slow images that are swept concurrently, and each owner's share of them.
+/// Maximum number of slow images that are swept concurrently.
 const MAX_CONCURRENT_SLOW: usize = 4;
+/// Each owner's share of them.
 const SLOW_OWNER_SHARE: usize = 2;
 /// Interval between two reads of the queue while images are being swept: another owner's may have become due.
 const QUEUE_READ_INTERVAL: Duration = Duration::from_millis(500);
@@ -226,7 +228,7 @@ impl Sweeper {
             SweepScope::Round(now) => now,
             SweepScope::Continuous => self.store.now().await?,
         };
-        let due = self.turns.next_due(QUEUE_BATCH, |from, limit| self.store.images.find_due(from, now, limit));
+        let due = self.turns.next_due(QUEUE_BATCH, |from, limit| self.store.images.find_due_for_sweep(from, now, limit));
         let images = VecDeque::from(due.await?);
         Ok(Waiting { found_some: !images.is_empty(), images, now, read_at })
     }

@@ -54,9 +54,9 @@ use crate::{
 
 /// Maximum count of due images that is reported.
 const MAX_COUNTED: u32 = 1000;
-/// Images in a server's slow lane, at most.
+/// Maximum number of images in a server's slow lane.
 const SLOW_LANE_CAPACITY: LaneCapacity = LaneCapacity { all: 16, per_owner: 4 };
-/// Accounts that a step registers, and keys of each kind that it checks, at most.
+/// Maximum number of accounts that a step registers, and of keys of each kind that it checks.
 const KEYS_PER_STEP: u32 = 500;
 /// Interval between two counts of images and accounts.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5 * 60);

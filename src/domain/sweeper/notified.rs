@@ -16,18 +16,18 @@ use crate::{
     store::QueuedImage,
 };
 
-/// Uploads that are checked concurrently, at most.
+/// Maximum number of uploads that are checked concurrently.
 const MAX_CONCURRENT: usize = 16;
-/// Uploads of one owner among them, at most.
+/// Maximum number of one owner's uploads among them.
 const OWNER_SHARE: usize = 4;
-/// Uploads that wait in this task, at most; more wait in the sender's channel.
+/// Maximum number of uploads that wait in this task; more wait in the sender's channel.
 const MAX_WAITING: usize = 1000;
-/// Time since the store sent a notification, at most, that is measured. A longer time comes from a queue that was not read for a
-/// while, or from a difference between clocks.
+/// Longest measured time since the store sent a notification. A longer time comes from a queue that was not read for a while, or
+/// from a difference between clocks.
 const MAX_MEASURED: time::Duration = time::Duration::hours(1);
 
 impl Sweeper {
-    /// Checks the uploads that notifications have made due, for ever.
+    /// Checks the uploads that notifications have made due, until the server stops.
     pub(super) async fn sweep_notified(&self, lane: &SlowLane) {
         let mut notified = self.notified_uploads.lock().await;
         let mut permits = OwnerPermits::new(MAX_CONCURRENT, OWNER_SHARE);

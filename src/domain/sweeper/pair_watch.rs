@@ -10,8 +10,9 @@ use crate::{
     telemetry::spans,
 };
 
-/// Interval between two checks of the pair: the sweeper's interval within these bounds.
+/// Shortest interval between two checks of the pair, which is otherwise the sweeper's.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest interval between two checks of the pair.
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// Time limit of the last stamp when a server stops.
 const LAST_STAMP_TIMEOUT: Duration = Duration::from_secs(2);

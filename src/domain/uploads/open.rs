@@ -128,7 +128,7 @@ impl Uploads {
         let id = ImageId::new();
         let key = if self.capabilities.copies_uploads() { ObjectKey::incoming(user, id) } else { ObjectKey::final_for(user, id) };
         let puts = self.presign_puts(&key, &request.upload, request.sha256, now)?;
-        let lifetimes = Lifetimes { created_at: now, expires_at: now + self.settings.ttl, urls_die_at: puts.expire_at() };
+        let lifetimes = Lifetimes { created_at: now, expires_at: now + self.settings.ttl, urls_expire_at: puts.expire_at() };
         Ok((Image::pending(user, id, key, request.upload.clone(), request.idempotency.clone(), lifetimes), puts))
     }
 

@@ -45,9 +45,9 @@ use crate::{
 
 /// A multipart upload without a declared size reserves one of this many parts of the quota.
 const QUOTA_DIVISOR: u64 = 16;
-/// Forms that are confirmed at once if the free quota is too small for another upload, at most.
+/// Maximum number of forms that are confirmed at once if the free quota is too small for another upload.
 const MAX_FORMS_PER_CONFIRM: usize = 16;
-/// Open uploads that are read to find these forms, at most.
+/// Maximum number of open uploads that are read to find these forms.
 const MAX_OPEN_UPLOADS_READ: u32 = 100;
 /// Attempts to reserve: one, and more after the user's forms were confirmed.
 const MAX_ATTEMPTS: usize = 5;
@@ -101,7 +101,7 @@ impl UppyUploads {
         let key = ObjectKey::incoming(user, id);
         let form = self.objects.sign_form(&key, upload.content_type, upload.size, now, self.settings.url_ttl)?;
         // No other form can be signed for this upload, so the upload expires with this form.
-        let lifetimes = Lifetimes { created_at: now, expires_at: form.expires_at, urls_die_at: form.expires_at };
+        let lifetimes = Lifetimes { created_at: now, expires_at: form.expires_at, urls_expire_at: form.expires_at };
         self.reserve_and_insert(&Image::pending(user, id, key, upload, None, lifetimes), now + FIRST_POLL_DELAY, now).await?;
         self.arrival_poller.schedule();
         Ok(form)

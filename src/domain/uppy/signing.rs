@@ -132,7 +132,7 @@ impl UppyUploads {
         let key = ObjectKey::incoming(user, id);
         let url = self.objects.presign_multipart_call(&key, MultipartCall::Create, now, ttl)?;
         let expires_at = now + self.opening.uppy_parts_ttl();
-        let lifetimes = Lifetimes { created_at: now, expires_at, urls_die_at: url.expires_at };
+        let lifetimes = Lifetimes { created_at: now, expires_at, urls_expire_at: url.expires_at };
         self.reserve_and_insert(&Image::pending(user, id, key.clone(), upload, None, lifetimes), now + FIRST_POLL_DELAY, now)
             .await?;
         Ok(SignedCall::Url(url, key))

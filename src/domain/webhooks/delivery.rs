@@ -18,7 +18,7 @@ use super::{
     addresses::{are_allowed, are_permitted},
     known_endpoints::KnownEndpoints,
     schedule::next_attempt,
-    signature::{EndpointSecret, Signed},
+    signature::{EndpointSecret, SignedContent},
 };
 use crate::{
     config,
@@ -32,9 +32,9 @@ use crate::{
     },
 };
 
-/// Attempts under way to one endpoint, on one server, at most.
+/// Maximum number of attempts under way to one endpoint, on one server.
 const MAX_PER_ENDPOINT: usize = 4;
-/// Attempts under way to all endpoints, on one server, at most.
+/// Maximum number of attempts under way to all endpoints, on one server.
 const MAX_PER_SERVER: usize = 64;
 /// Time after a rotation during which the secret before it signs, too.
 const ROTATION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -150,7 +150,7 @@ impl WebhookDelivery {
         if free == 0 {
             return Ok(());
         }
-        for due in self.store.deliveries.find_due(&endpoint.id, now, free).await? {
+        for due in self.store.deliveries.find_due_deliveries(&endpoint.id, now, free).await? {
             match self.store.deliveries.claim(due, now).await {
                 Ok(Some(claimed)) => {
                     let (this, receiver) = (self.clone(), endpoint.clone());
@@ -225,7 +225,7 @@ impl WebhookDelivery {
         now: OffsetDateTime,
     ) -> (Attempt, Option<WebhookAnswer>) {
         let began = Instant::now();
-        let signed = Signed { id: event_id, timestamp: now.unix_timestamp(), body: body.as_bytes() };
+        let signed = SignedContent { id: event_id, timestamp: now.unix_timestamp(), body: body.as_bytes() };
         let signature = signed.header(&self.secrets(endpoint, now));
         let request = WebhookRequest { url: &endpoint.url, id: event_id, timestamp: signed.timestamp, signature, body };
         let is_allowed = |transport: Transport, addresses: &[IpAddr]| match transport {

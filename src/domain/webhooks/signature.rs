@@ -50,7 +50,7 @@ impl EndpointSecret {
 
 /// The part of an attempt that is signed. `id` contains no dot.
 #[derive(Debug, Clone, Copy)]
-pub struct Signed<'a> {
+pub struct SignedContent<'a> {
     /// The header `webhook-id`, the same in all attempts.
     pub id: &'a str,
     /// The header `webhook-timestamp`: Unix seconds of this attempt.
@@ -59,7 +59,7 @@ pub struct Signed<'a> {
     pub body: &'a [u8],
 }
 
-impl Signed<'_> {
+impl SignedContent<'_> {
     /// Returns the signed text: id, timestamp and body.
     fn text(&self) -> Vec<u8> {
         [format!("{}.{}.", self.id, self.timestamp).as_bytes(), self.body].concat()
@@ -74,7 +74,7 @@ impl Signed<'_> {
 
     /// Returns whether a header `webhook-signature` has a signature by this secret.
     #[must_use]
-    pub fn is_signed(&self, header: &str, secret: &EndpointSecret) -> bool {
+    pub fn has_signature_by(&self, header: &str, secret: &EndpointSecret) -> bool {
         let text = self.text();
         let key = hmac::Key::new(hmac::HMAC_SHA256, &secret.0);
         let signatures = header.split(' ').filter_map(|entry| BASE64_STANDARD.decode(entry.strip_prefix("v1,")?).ok());
@@ -90,9 +90,9 @@ mod tests {
     const BODY: &[u8] = br#"{"email":"test@example.com","username":"test_user"}"#;
 
     /// Returns a published test vector: a secret and a message.
-    fn vector() -> (EndpointSecret, Signed<'static>) {
+    fn vector() -> (EndpointSecret, SignedContent<'static>) {
         let secret = EndpointSecret::parse("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
-        (secret, Signed { id: "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", timestamp: 1_649_367_553, body: BODY })
+        (secret, SignedContent { id: "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", timestamp: 1_649_367_553, body: BODY })
     }
 
     #[test]
@@ -115,14 +115,18 @@ mod tests {
     fn only_the_signature_of_these_bytes_by_this_secret_verifies() {
         let (secret, signed) = vector();
         let header = format!("v1,AAAA v1a,AAAA {}", signed.header(&[vector().0]));
-        assert!(signed.is_signed(&header, &secret));
+        assert!(signed.has_signature_by(&header, &secret));
         let other = EndpointSecret::derive(&"0123456789abcdef0123456789abcdef".into(), "a", 1);
-        assert!(!signed.is_signed(&header, &other));
-        for changed in [Signed { id: "x", ..signed }, Signed { timestamp: 0, ..signed }, Signed { body: b"{}", ..signed }] {
-            assert!(!changed.is_signed(&header, &secret), "{changed:?}");
+        assert!(!signed.has_signature_by(&header, &other));
+        for changed in [
+            SignedContent { id: "x", ..signed },
+            SignedContent { timestamp: 0, ..signed },
+            SignedContent { body: b"{}", ..signed },
+        ] {
+            assert!(!changed.has_signature_by(&header, &secret), "{changed:?}");
         }
         for bad in ["", "v1,", "v1", " ", "v2,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw="] {
-            assert!(!signed.is_signed(bad, &secret), "{bad}");
+            assert!(!signed.has_signature_by(bad, &secret), "{bad}");
         }
     }
 

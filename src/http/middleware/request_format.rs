@@ -1,5 +1,5 @@
-//! The permitted format of requests: one path and host, each header and parameter once, no Content-Encoding. Everything that could
-//! change a request's meaning and that this server does not read is rejected, never ignored.
+//! The permitted format of requests: one path and host, each header and parameter once, no Content-Encoding. A part of a
+//! request that this server does not read, and that could change the request's meaning, is rejected, not ignored.
 
 use std::collections::BTreeSet;
 

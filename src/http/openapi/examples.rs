@@ -15,9 +15,13 @@ pub const UPPY_KEY: &str = "u/01980a3b-1f20-7d42-8a6b-7c9d0e1f2a3b/01980a3c-5b7e
 pub const USER: &str = "01980a3b-1f20-7d42-8a6b-7c9d0e1f2a3b";
 /// Position of an event stream in all examples.
 pub const EVENT_POSITION: &str = "1764412345-7-1";
+/// Refresh token in all examples.
 const REFRESH_TOKEN: &str = "AQGYCjssQXqQsfI-TVxreolkb24ndCByZWFkIHRoaXMgYXMgYSBzZWNyZXQhIQ";
+/// Entity tag of a part in all examples.
 const PART_ETAG: &str = "\"9b2cf535f27731c974343645a3985328\"";
+/// `ThumbHash` in all examples.
 const THUMB_HASH: &str = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
+/// SHA-256 of a file in all examples.
 const SHA256: &str = "r9PVvUP6NGm6W8Mw5fWJ5F0q6ItZu4Qn4mlR4l8vZf4=";
 
 /// Returns the example of a schema.

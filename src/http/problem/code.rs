@@ -117,7 +117,7 @@ codes! {
     InvalidPartSize = "invalid_part_size", UNPROCESSABLE_ENTITY, "Invalid part size";
     /// The parts do not belong to this upload, cannot be assembled, or are too few or too many.
     InvalidParts = "invalid_parts", UNPROCESSABLE_ENTITY, "Invalid parts";
-    /// The S3 request is not one that an upload consists of.
+    /// The S3 request is not one of those that make up an upload.
     InvalidUppyRequest = "invalid_uppy_request", UNPROCESSABLE_ENTITY, "Invalid Uppy request";
     /// The caption cannot be stored.
     InvalidCaption = "invalid_caption", UNPROCESSABLE_ENTITY, "Invalid caption";

@@ -36,8 +36,8 @@ pub(super) struct ImageDoc {
     file_name: String,
     content_type: String,
     /// Content types that earlier declarations of the upload had.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    former_types: Vec<String>,
+    #[serde(rename = "formerTypes", default, skip_serializing_if = "Vec::is_empty")]
+    earlier_types: Vec<String>,
     size: i64,
     /// A name in [`kind`]; [`kind::PUT`] when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,7 +112,8 @@ pub(super) struct ImageDoc {
     #[serde(skip_serializing_if = "Option::is_none")]
     uploaded_at: Option<DateTime>,
     expires_at: DateTime,
-    urls_die_at: DateTime,
+    #[serde(rename = "urlsDieAt")]
+    urls_expire_at: DateTime,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts_end_at: Option<DateTime>,
     /// Time at which the sweeper processes it next; absent if the sweeper has nothing to do.
@@ -208,7 +209,7 @@ impl ImageDoc {
             live: Some(true),
             file_name: upload.file_name.as_str().to_owned(),
             content_type: upload.content_type.as_str().to_owned(),
-            former_types: Vec::new(),
+            earlier_types: Vec::new(),
             size: integer(upload.size),
             kind: Some(kind_name(upload.kind).to_owned()),
             sha256: upload.sha256().map(|digest| digest.to_string()),
@@ -239,7 +240,7 @@ impl ImageDoc {
             created_at: datetime(image.created_at),
             uploaded_at: None,
             expires_at: datetime(image.expires_at),
-            urls_die_at: datetime(image.urls_die_at),
+            urls_expire_at: datetime(image.urls_expire_at),
             attempts_end_at: None,
             due: Some(due),
         }
@@ -268,7 +269,7 @@ impl ImageDoc {
                 taken_at: self.declared_taken_at().map_err(corrupt)?,
             },
             // A type that this version does not know admits no object.
-            earlier_types: self.former_types.iter().filter_map(|text| ContentType::parse(text)).collect(),
+            earlier_types: self.earlier_types.iter().filter_map(|text| ContentType::parse(text)).collect(),
             reserved: self.reserved.and_then(|n| u64::try_from(n).ok()).unwrap_or(size),
             reservation: match self.reservation {
                 Some(reservation) => Some(reservation.into_reservation().ok_or_else(|| corrupt("reservation"))?),
@@ -288,7 +289,7 @@ impl ImageDoc {
             upload_id: self.upload_id,
             created_at: instant(self.created_at),
             expires_at: instant(self.expires_at),
-            urls_die_at: instant(self.urls_die_at),
+            urls_expire_at: instant(self.urls_expire_at),
             attempts_end_at: self.attempts_end_at.map(instant),
             key: owner.own_key(&self.key).ok_or_else(|| corrupt("key"))?,
         })
@@ -353,7 +354,7 @@ impl ImageDoc {
         }
     }
 
-    /// Returns the reason for which the image became a tombstone; the error is the damaged field.
+    /// Returns the reason why the image became a tombstone; the error is the damaged field.
     fn end(&self, state: ImageState) -> Result<End, &'static str> {
         match state {
             ImageState::Rejected => {

@@ -208,12 +208,12 @@ impl Images {
         &self,
         user: UserId,
         ids: &[ImageId],
-        urls_die_at: OffsetDateTime,
+        urls_expire_at: OffsetDateTime,
         due: OffsetDateTime,
     ) -> Result<u64, StoreError> {
         let mut filter = owned_by_ids(user, ids);
         filter.insert("state", ImageState::Pending.as_str());
-        let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at), "due": datetime(due) } };
+        let update = doc! { "$max": { "urlsDieAt": datetime(urls_expire_at), "due": datetime(due) } };
         Ok(self.mongo.update_many(&self.collection, filter, update).await?.matched_count)
     }
 
@@ -237,10 +237,10 @@ impl Images {
         &self,
         user: UserId,
         id: ImageId,
-        urls_die_at: OffsetDateTime,
+        urls_expire_at: OffsetDateTime,
         due: OffsetDateTime,
     ) -> Result<bool, StoreError> {
-        let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at) }, "$min": { "due": datetime(due) } };
+        let update = doc! { "$max": { "urlsDieAt": datetime(urls_expire_at) }, "$min": { "due": datetime(due) } };
         self.update_one(owned(user, id, ImageState::Pending), update).await
     }
 

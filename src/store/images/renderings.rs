@@ -1,6 +1,6 @@
 //! The workers' queue, and the results of workers. The field `rendering` is a request for an image's pictures: `since`, the time at
 //! which it was made; `due`, the time at which a worker attempts it next (both are removed when it ends); `attempts`, the number of
-//! attempts that began; `written`, if objects may exist at the keys of the pictures; `failure`, the reason for which there are no
+//! attempts that began; `written`, if objects may exist at the keys of the pictures; `failure`, the reason why there are no
 //! pictures. The field `pictures` has the sizes of the pictures that were made.
 //!
 //! A record is claimed by its id, its owner and its `rendering.due`, by raising `rendering.due` to the end of the lease, as in
@@ -241,7 +241,7 @@ impl Images {
         self.mongo.update_one(&self.collection, claimed(image, lease), update).await
     }
 
-    /// Records the reason for which there are no pictures, which ends the rendering of a claimed image.
+    /// Records the reason why there are no pictures, which ends the rendering of a claimed image.
     ///
     /// # Errors
     /// [`StoreError`].

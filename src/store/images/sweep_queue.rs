@@ -156,7 +156,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find_due(
+    pub async fn find_due_for_sweep(
         &self,
         from: Option<OffsetDateTime>,
         now: OffsetDateTime,

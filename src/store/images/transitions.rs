@@ -123,7 +123,7 @@ impl Images {
     /// [`StoreError`].
     pub async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
-        filter.insert("urlsDieAt", datetime(image.urls_die_at));
+        filter.insert("urlsDieAt", datetime(image.urls_expire_at));
         filter.insert("expiresAt", datetime(image.expires_at));
         filter.insert("$expr", is_unclaimed());
         self.transition(filter, tombstone_update(ImageState::Expired, now)).await

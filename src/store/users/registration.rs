@@ -179,7 +179,7 @@ impl Users {
     pub async fn check_keys(&self, now: OffsetDateTime, limit: u32) -> Result<KeyStep, StoreError> {
         let mut step = KeyStep::default();
         for keys in [&self.emails, &self.identities] {
-            let due = keys.find_due(now, limit).await?;
+            let due = keys.find_due_keys(now, limit).await?;
             step.more |= due.len() == limit as usize;
             let users: Vec<_> = due.iter().filter_map(|due| due.holder).map(|holder| holder.user).collect();
             let existence = if users.is_empty() { HashMap::new() } else { self.existence(&users).await? };

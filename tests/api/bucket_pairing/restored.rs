@@ -15,7 +15,7 @@ use super::{
 use crate::{app::eventually, relay::relay_s3};
 
 /// Rule of `valet check` about the stamps.
-const RULE: &str = "bucket and database are of one time";
+const RULE: &str = "bucket and database are from the same time";
 /// Collections of a backup.
 const BACKED_UP: [&str; 3] = ["images", "users", "meta"];
 

@@ -21,7 +21,7 @@ use super::{
     s3_recorder::{RecordedRequest, S3Recorder},
 };
 use crate::{
-    app::{Caller, PASSWORD, TestApp, declared, eventually, fixture, s3_is_local, sha256, unique_png},
+    app::{Caller, PASSWORD, TestApp, declaration, eventually, fixture, s3_is_local, sha256, unique_png},
     store_notifications::local_queue::LocalQueue,
 };
 
@@ -54,7 +54,7 @@ async fn fetch(app: &TestApp, url: &Value) {
 /// Uploads an image with a preview by single PUTs, and fetches both and the download; returns the image's id.
 async fn upload_with_preview(ada: &Caller<'_>) -> String {
     let (app, bytes, preview) = (ada.app, unique_png(), fixture("plain.jpg"));
-    let mut body = declared("a.png", "image/png", &bytes);
+    let mut body = declaration("a.png", "image/png", &bytes);
     body["preview"] = json!({ "contentType": "image/jpeg", "size": preview.len(), "sha256": sha256(&preview) });
     let ticket = ada.post("/api/images/upload", body).await;
     assert_eq!(ada.confirm(ticket.id()).await.status, 409, "the object was not uploaded yet");

@@ -269,8 +269,8 @@ impl ProxyState {
             Defect::HeadFindsNothing if parts.method == Method::HEAD && parts.uri.path().contains("/u/") => {
                 *answer = status(StatusCode::NOT_FOUND);
             }
-            Defect::TellsNoLength if parts.method == Method::HEAD => drop(answer.headers_mut().remove("content-length")),
-            Defect::TellsNoTag if parts.method == Method::HEAD => drop(answer.headers_mut().remove("etag")),
+            Defect::OmitsLength if parts.method == Method::HEAD => drop(answer.headers_mut().remove("content-length")),
+            Defect::OmitsEntityTag if parts.method == Method::HEAD => drop(answer.headers_mut().remove("etag")),
             _ => {}
         }
     }

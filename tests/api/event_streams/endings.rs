@@ -32,7 +32,7 @@ async fn streams_end_with_their_session_on_every_server() {
     assert_eq!(request(&on_server(&bob, &first), None).await.status(), 403);
     // The other session of the same user, and another user.
     let image = upload(&ada).await;
-    assert_eq!(adas_events.event().await.named(), ("image.ready", image));
+    assert_eq!(adas_events.event().await.type_and_image(), ("image.ready", image));
     upload(&eve).await;
     assert_eq!(eves_events.event().await.event, "image.ready");
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::app::{TestApp, declared, unique_png};
+use crate::app::{TestApp, declaration, unique_png};
 
 /// Texts with a meaning in MongoDB's queries and in JavaScript.
 const OPERATORS: [&str; 5] = ["{\"$gt\":\"\"}", "$where", "[$ne]", "';return true;var a='", "\u{2028}"];
@@ -55,7 +55,7 @@ async fn prototype_names_are_stored_as_text() {
         let path = format!("/api/images/{}", image["id"].as_str().unwrap());
         assert_eq!(ada.patch(&path, json!({ "caption": name })).await.json["caption"], name);
         let keyed = async |bytes: &[u8]| {
-            let body = declared(name, "image/png", bytes);
+            let body = declaration(name, "image/png", bytes);
             ada.send(reqwest::Method::POST, "/api/images/upload", |request| request.header("idempotency-key", name).json(&body))
                 .await
         };
@@ -65,7 +65,7 @@ async fn prototype_names_are_stored_as_text() {
         assert_eq!(other.problem(), (422, "idempotency_key_reused"), "{name}");
     }
     for member in PROTOTYPES {
-        let mut body = declared("a.png", "image/png", &unique_png());
+        let mut body = declaration("a.png", "image/png", &unique_png());
         body[member] = json!({ "polluted": true });
         assert_eq!(ada.post("/api/images/upload", body).await.problem(), (400, "invalid_request"), "{member}");
     }

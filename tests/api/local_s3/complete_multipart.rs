@@ -45,7 +45,7 @@ async fn concurrent_completions_make_one_object() {
         assert!(["NoSuchUpload", "PreconditionFailed"].contains(&lost.as_str()), "{lost}");
         assert!(server.exists(&key).await);
     }
-    assert_eq!(server.temps(), 0);
+    assert_eq!(server.temporary_files(), 0);
     server.end().await;
 }
 

@@ -42,7 +42,7 @@ async fn parts_are_copied_from_ranges_of_objects() {
     done.send().await.unwrap();
     assert!(server.read("copy").await == [source.as_slice(), &source[5..10]].concat());
     assert_attributes(&server).await;
-    assert_eq!(server.temps(), 0);
+    assert_eq!(server.temporary_files(), 0);
     server.end().await;
 }
 

@@ -94,7 +94,7 @@ async fn killed_server_keeps_acknowledged_objects() {
     }
     assert!(acknowledged.len() > 20, "{}", acknowledged.len());
     let server = Server::start_at(root).await;
-    assert_eq!(server.temps(), 0);
+    assert_eq!(server.temporary_files(), 0);
     let mut listed = Vec::new();
     let mut pages = server.s3.list_objects_v2().bucket(BUCKET).into_paginator().send();
     while let Some(page) = pages.next().await {
@@ -132,7 +132,7 @@ async fn restart_keeps_all_objects() {
     std::fs::write(objects.join("tiny"), b"x").unwrap();
 
     let server = Server::start_at(root).await;
-    assert_eq!(server.temps(), 0);
+    assert_eq!(server.temporary_files(), 0);
     assert_eq!(server.read("../a").await, b"one");
     assert!(!server.exists("torn").await);
     let signed = server.sign_put("torn", b"again").await;
@@ -159,9 +159,9 @@ async fn broken_upload_leaves_nothing() {
     }
     socket.write_all(head.as_bytes()).await.unwrap();
     socket.write_all(b"\r\nonly this much").await.unwrap();
-    eventually("a part of the body has arrived", async || server.temps() > 0).await;
+    eventually("a part of the body has arrived", async || server.temporary_files() > 0).await;
     drop(socket);
-    eventually("the temporary file is removed", async || server.temps() == 0).await;
+    eventually("the temporary file is removed", async || server.temporary_files() == 0).await;
     assert!(!server.exists("k").await);
     server.end().await;
 }

@@ -136,7 +136,7 @@ async fn form_outside_its_policy_is_rejected() {
     let without_file = without_file.body(fields.collect::<String>() + "--BB--\r\n").send().await.unwrap();
     expect(without_file, 400, "InvalidArgument").await;
     assert!(!server.exists("in/a").await);
-    assert_eq!(server.temps(), 0);
+    assert_eq!(server.temporary_files(), 0);
     server.end().await;
 }
 

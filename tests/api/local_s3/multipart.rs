@@ -71,7 +71,7 @@ async fn parts_become_one_object() {
     let part = server.s3.get_object().bucket(BUCKET).key("m").part_number(2).send().await.unwrap();
     assert_eq!(part.parts_count(), Some(2));
     assert_eq!(part.body.collect().await.unwrap().to_vec(), second_bytes);
-    assert_eq!(server.temps(), 0);
+    assert_eq!(server.temporary_files(), 0);
     server.end().await;
 }
 
@@ -85,7 +85,7 @@ async fn part_must_match_its_signature() {
     let put = replay(&server.http, &signed).body("evil").send().await.unwrap();
     expect(put, 400, "BadDigest").await;
     assert!(server.s3.list_parts().bucket(BUCKET).key("m").upload_id(&id).send().await.unwrap().parts().is_empty());
-    assert_eq!(server.temps(), 0);
+    assert_eq!(server.temporary_files(), 0);
     let put = replay(&server.http, &signed).body("good").send().await.unwrap();
     expect(put, 200, "").await;
     // The upload has a checksum algorithm: a part without a checksum of that algorithm is rejected.

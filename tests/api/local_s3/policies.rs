@@ -142,7 +142,7 @@ async fn policy_conditions_are_interpreted_like_aws() {
     post.conditions.remove(0);
     let error = expect(send(&server, &post.signed()).await, 403, "AccessDenied").await;
     assert!(error.contains("Extra input fields: bucket"), "{error}");
-    assert_eq!(server.temps(), 0);
+    assert_eq!(server.temporary_files(), 0);
     server.end().await;
 }
 

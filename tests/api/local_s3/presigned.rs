@@ -41,7 +41,7 @@ async fn other_bytes_are_rejected_and_not_stored() {
     let put = replay(&server.http, &signed).body("the Picture").send().await.unwrap();
     expect(put, 400, "BadDigest").await;
     assert!(!server.exists("k").await);
-    assert_eq!(server.temps(), 0, "the rejected bytes are deleted");
+    assert_eq!(server.temporary_files(), 0, "the rejected bytes are deleted");
     server.end().await;
 }
 
@@ -58,7 +58,7 @@ async fn content_md5_is_checked() {
     // The MD5 of "x".
     let right = server.s3.put_object().bucket(BUCKET).key("k").content_md5("ndTkYSaMgDT1yFZOFVxnpg==");
     right.body(ByteStream::from_static(b"x")).send().await.unwrap();
-    assert_eq!(server.temps(), 0);
+    assert_eq!(server.temporary_files(), 0);
     server.end().await;
 }
 
@@ -187,7 +187,7 @@ async fn one_of_two_overlapping_puts_wins() {
         let won: &[u8] = if a_status == 200 { a } else { b };
         assert_eq!(server.read(&key).await, won, "the stored bytes are those of the PUT that was answered 200");
     }
-    assert_eq!(server.temps(), 0);
+    assert_eq!(server.temporary_files(), 0);
     server.end().await;
 }
 
@@ -228,7 +228,7 @@ async fn body_needs_a_length_and_must_match_its_hash() {
     let hashed = server.http.get(&get).header("x-amz-content-sha256", "0".repeat(64));
     expect(hashed.send().await.unwrap(), 403, "AccessDenied").await;
     assert!(!server.exists("k").await);
-    assert_eq!(server.temps(), 0);
+    assert_eq!(server.temporary_files(), 0);
     server.end().await;
 }
 

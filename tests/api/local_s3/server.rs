@@ -20,7 +20,7 @@ async fn stop_waits_for_requests_and_closes_idle_connections() {
     });
     let put = tokio::spawn(replay(&server.http, &signed).body(reqwest::Body::wrap_stream(slow)).send());
     // A part of the body has arrived when the server is stopped.
-    crate::app::eventually("a part of the body has arrived", async || server.temps() > 0).await;
+    crate::app::eventually("a part of the body has arrived", async || server.temporary_files() > 0).await;
     let root = server.stop().await;
     assert_eq!(put.await.unwrap().unwrap().status(), 200, "the request in flight was finished");
     let mut rest = Vec::new();

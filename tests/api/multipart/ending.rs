@@ -5,7 +5,7 @@
 use futures_util::future::join_all;
 use reqwest::Method;
 
-use super::{Caller, DAY, Duration, QUIET, TestApp, after, declared, file, json, part, sha256, unique_png};
+use super::{Caller, DAY, Duration, QUIET, TestApp, after, declaration, file, json, part, sha256, unique_png};
 
 #[tokio::test]
 async fn c5_fifty_confirms_give_one_image_and_one_answer() {
@@ -14,7 +14,7 @@ async fn c5_fifty_confirms_give_one_image_and_one_answer() {
     let ada = app.user().await;
     let ada_on_other = Caller { app: &other, ..ada.clone() };
     let bytes = file();
-    let ticket = ada.open(declared(&bytes, "sha256")).await;
+    let ticket = ada.open(declaration(&bytes, "sha256")).await;
     for number in 1..=3 {
         let sum = sha256(&part(&bytes, number));
         let request = ada.part_url(ticket.id(), json!({ "partNumber": number, "sha256": sum })).await;
@@ -36,7 +36,7 @@ async fn delete_aborts_the_upload_and_later_parts_are_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
-    let ticket = ada.open(declared(&bytes, "none")).await;
+    let ticket = ada.open(declaration(&bytes, "none")).await;
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
     let part_url = ada.part_url(ticket.id(), json!({ "partNumber": 2 })).await;
     assert_eq!(app.bucket_uploads().await.len(), 1);
@@ -67,7 +67,7 @@ async fn incomplete_upload_expires_and_is_aborted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
-    let ticket = ada.open(declared(&bytes, "none")).await;
+    let ticket = ada.open(declaration(&bytes, "none")).await;
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
     for early in [QUIET, DAY, 6 * DAY] {
         app.sweep(after(early)).await;
@@ -88,7 +88,7 @@ async fn expired_upload_issues_no_urls() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.open(declared(&bytes, "none")).await;
+    let ticket = ada.open(declaration(&bytes, "none")).await;
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
     app.db_set(ticket.id(), mongodb::bson::doc! { "$set": { "expiresAt": mongodb::bson::DateTime::now() } }).await;
     assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 1 }])).await.problem(), (410, "upload_expired"));
@@ -100,9 +100,9 @@ async fn expired_upload_issues_no_urls() {
 async fn idempotency_key_of_an_expired_upload_is_released() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let declared = declared(&unique_png(), "none");
+    let declaration = declaration(&unique_png(), "none");
     let open = async || {
-        let with_key = |request: reqwest::RequestBuilder| request.header("idempotency-key", "k").json(&declared);
+        let with_key = |request: reqwest::RequestBuilder| request.header("idempotency-key", "k").json(&declaration);
         ada.send(reqwest::Method::POST, "/api/images/multipart", with_key).await
     };
     let (first, repeated) = (open().await, open().await);
@@ -127,12 +127,12 @@ async fn idempotency_key_of_an_expired_upload_is_released() {
 async fn valid_part_url_delays_the_sweeper() {
     let app = TestApp::start_with(|config| config.uploads.multipart_ttl = Duration::from_secs(60)).await;
     let ada = app.user().await;
-    let ticket = ada.open(declared(&[0; 100], "none")).await;
-    let urls_die_at = async || app.db_image(ticket.id()).await.unwrap().get_datetime("urlsDieAt").unwrap().timestamp_millis();
-    let before = urls_die_at().await;
+    let ticket = ada.open(declaration(&[0; 100], "none")).await;
+    let urls_expire_at = async || app.db_image(ticket.id()).await.unwrap().get_datetime("urlsDieAt").unwrap().timestamp_millis();
+    let before = urls_expire_at().await;
     ada.part_url(ticket.id(), json!({ "partNumber": 1 })).await;
     // An hour, less ten seconds for a busy machine.
-    assert!(urls_die_at().await - before > 3_590_000);
+    assert!(urls_expire_at().await - before > 3_590_000);
     app.sweep(after(Duration::from_secs(1200))).await;
     assert_eq!(app.db_state(ticket.id()).await, "pending");
     assert_eq!(app.sweep(after(QUIET)).await.expired, 1);
@@ -145,7 +145,7 @@ async fn f16_confirm_against_delete_leaves_nothing_behind() {
     let ada = app.user().await;
     let bytes = unique_png();
     for round in 0..20 {
-        let ticket = ada.open(declared(&bytes, "none")).await;
+        let ticket = ada.open(declaration(&bytes, "none")).await;
         ada.send_parts(ticket.id(), &bytes, &[1]).await;
         let path = format!("/api/images/{}", ticket.id());
         let delete = async {

@@ -1,6 +1,6 @@
 //! Covers the limits of multipart uploads: invalid members, and the largest file.
 
-use super::{Answer, Document, MIB, TestApp, Value, declared, doc, json, sha256};
+use super::{Answer, Document, MIB, TestApp, Value, declaration, doc, json, sha256};
 
 #[tokio::test]
 async fn invalid_declarations_are_rejected_with_the_member() {
@@ -10,7 +10,7 @@ async fn invalid_declarations_are_rejected_with_the_member() {
     })
     .await;
     let ada = app.user().await;
-    let valid = declared(&[0; 100], "none");
+    let valid = declaration(&[0; 100], "none");
     // Returns status, code and field for a declaration with another value in a member.
     let declare_with = async |member: &str, value: Value| {
         let mut body = valid.clone();
@@ -50,7 +50,7 @@ async fn invalid_declarations_are_rejected_with_the_member() {
 async fn invalid_part_numbers_and_checksums_are_rejected_with_the_member() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let without_checksums = ada.open(declared(&[0; 100], "none")).await;
+    let without_checksums = ada.open(declaration(&[0; 100], "none")).await;
     let fields = |answer: &Answer| -> Vec<String> {
         let errors = answer.json["errors"].as_array().unwrap();
         errors.iter().map(|error| error["field"].as_str().unwrap().to_owned()).collect()
@@ -66,7 +66,7 @@ async fn invalid_part_numbers_and_checksums_are_rejected_with_the_member() {
     }
     let answer = ada.sign(without_checksums.id(), json!([{ "partNumber": 1, "sha256": sha256(b"x") }])).await;
     assert_eq!((answer.problem(), fields(&answer)), ((422, "invalid_sha256"), vec!["parts[0].sha256".to_owned()]));
-    let with_checksums = ada.open(declared(&[0; 100], "sha256")).await;
+    let with_checksums = ada.open(declaration(&[0; 100], "sha256")).await;
     for part in [json!({ "partNumber": 1 }), json!({ "partNumber": 1, "sha256": "AAAA" })] {
         let answer = ada.sign(with_checksums.id(), json!([part])).await;
         assert_eq!((answer.problem(), fields(&answer)), ((422, "invalid_sha256"), vec!["parts[0].sha256".to_owned()]));

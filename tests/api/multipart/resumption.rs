@@ -5,7 +5,7 @@
 use futures_util::future::join_all;
 
 use super::{
-    Caller, DAY, Document, Duration, MIB, OffsetDateTime, QUIET, Rfc3339, TestApp, after, declared, doc, file, json, part,
+    Caller, DAY, Document, Duration, MIB, OffsetDateTime, QUIET, Rfc3339, TestApp, after, declaration, doc, file, json, part,
     unique_png,
 };
 
@@ -15,7 +15,7 @@ async fn interrupted_upload_resumes_with_the_missing_parts() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
-    let opened = ada.open(declared(&bytes, "none")).await;
+    let opened = ada.open(declaration(&bytes, "none")).await;
     let id = opened.id();
     assert_eq!(ada.confirm(id).await.problem(), (409, "parts_missing"));
     ada.send_parts(id, &bytes, &[2]).await;
@@ -58,7 +58,7 @@ async fn completion_with_a_lost_answer_is_found() {
     let ada = app.user().await;
     let bytes = file();
     for is_swept in [false, true] {
-        let ticket = ada.open(declared(&bytes, "none")).await;
+        let ticket = ada.open(declaration(&bytes, "none")).await;
         ada.send_parts(ticket.id(), &bytes, &[1, 2, 3]).await;
         app.bucket_complete(ticket.id()).await;
         assert_eq!(ada.parts_of(ticket.id()).await, [1, 2, 3], "no part must be sent again");
@@ -76,7 +76,7 @@ async fn complete_upload_of_a_dead_client_is_confirmed_by_the_sweeper() {
     let others = [TestApp::start_second_server(&app, |_| {}).await, TestApp::start_second_server(&app, |_| {}).await];
     let ada = app.user().await;
     let bytes = file();
-    let ticket = ada.open(declared(&bytes, "none")).await;
+    let ticket = ada.open(declaration(&bytes, "none")).await;
     ada.send_parts(ticket.id(), &bytes, &[1, 2, 3]).await;
     // The upload is made older, not the sweepers' clocks later: a sweeper with a later clock would take the writes that the others
     // have begun for those of dead servers.
@@ -96,7 +96,7 @@ async fn upload_without_a_recorded_id_is_opened_again() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
-    let ticket = ada.open(declared(&bytes, "none")).await;
+    let ticket = ada.open(declaration(&bytes, "none")).await;
     app.db_set(ticket.id(), doc! { "$unset": { "uploadId": "" } }).await;
     assert_eq!(ada.parts_of(ticket.id()).await, [0_u64; 0]);
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "parts_missing"));
@@ -116,7 +116,7 @@ async fn upload_aborted_in_s3_is_opened_again_under_its_id() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.open(declared(&bytes, "none")).await;
+    let ticket = ada.open(declaration(&bytes, "none")).await;
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
     app.bucket_abort(ticket.id()).await;
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "parts_missing"));
@@ -132,7 +132,7 @@ async fn upload_that_s3_does_not_open_reserves_nothing() {
     let ada = app.user().await;
     app.s3.delete_bucket().bucket(&app.config.s3.bucket).send().await.unwrap();
     for _ in 0..3 {
-        assert_eq!(ada.post("/api/images/multipart", declared(&[0; 100], "none")).await.status, 503);
+        assert_eq!(ada.post("/api/images/multipart", declaration(&[0; 100], "none")).await.status, 503);
     }
     let usage = ada.usage().await;
     assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(0), &json!(0)));
@@ -145,7 +145,7 @@ async fn completion_of_a_dead_server_is_taken_over() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.open(declared(&bytes, "none")).await;
+    let ticket = ada.open(declaration(&bytes, "none")).await;
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
     let began = std::time::Instant::now();
     let until = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() + 2000);
@@ -160,7 +160,7 @@ async fn completion_of_a_dead_server_is_taken_over() {
 async fn open_upload_stays_counted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    ada.open(declared(&[0; 100], "none")).await;
+    ada.open(declaration(&[0; 100], "none")).await;
     let opening = async || {
         let user = app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
         user.get_array("opening").unwrap().len()
@@ -171,8 +171,8 @@ async fn open_upload_stays_counted() {
     assert_eq!(opening().await, 0);
     assert_eq!((&ada.usage().await["bytes"], &ada.usage().await["pending"]), (&json!(100), &json!(1)));
     // The opening of an upload removes the records of earlier openings, too.
-    ada.open(declared(&[0; 100], "none")).await;
-    ada.open(declared(&[0; 100], "none")).await;
+    ada.open(declaration(&[0; 100], "none")).await;
+    ada.open(declaration(&[0; 100], "none")).await;
     assert_eq!(opening().await, 1);
 }
 
@@ -181,7 +181,7 @@ async fn open_upload_stays_counted() {
 async fn all_parts_are_listed_and_only_parts_of_the_signed_length_count() {
     let app = TestApp::start_with(|config| config.uploads.multipart_max_bytes = 8 << 30).await;
     let ada = app.user().await;
-    let mut body = declared(&[0; 100], "none");
+    let mut body = declaration(&[0; 100], "none");
     body["size"] = json!(1005 * 5 * MIB);
     let ticket = ada.open(body).await;
     let image = app.db_image(ticket.id()).await.unwrap();
@@ -221,10 +221,10 @@ async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
     .await;
     let server_on_slow_store =
         TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
-    let declared = declared(&file(), "none");
+    let declaration = declaration(&file(), "none");
     let in_uppys_parts = json!({ "filename": "d.png", "type": "image/png", "metadata": {} });
     let path = format!("/uppy/{}/s3/multipart", ada.uppy().await);
-    for (path, body, key) in [("/api/images/multipart", &declared, "one"), (path.as_str(), &in_uppys_parts, "two")] {
+    for (path, body, key) in [("/api/images/multipart", &declaration, "one"), (path.as_str(), &in_uppys_parts, "two")] {
         let request = app.http.post(format!("{}{path}", server_on_slow_store.base)).bearer_auth(ada.token.as_ref().unwrap());
         let request = tokio::spawn(request.header("idempotency-key", key).json(body).send());
         arrivals.recv().await.unwrap();
@@ -233,10 +233,10 @@ async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
     let open = ada.usage().await;
     assert!(open["bytes"].as_u64().unwrap() > 0 && open["pending"] == 2, "{open}");
     // The first client repeats its request: another server opens the upload.
-    let again = |request: reqwest::RequestBuilder| request.header("idempotency-key", "one").json(&declared);
+    let again = |request: reqwest::RequestBuilder| request.header("idempotency-key", "one").json(&declaration);
     let ticket = ada.send(reqwest::Method::POST, "/api/images/multipart", again).await;
     assert_eq!(ticket.status, 200, "{ticket:?}");
-    let upload = ada.open(declared.clone()).await;
+    let upload = ada.open(declaration.clone()).await;
     let in_minutes = after(Duration::from_secs(180));
     for _ in 0..3 {
         app.sweep(in_minutes).await;

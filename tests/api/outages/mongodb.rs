@@ -4,7 +4,7 @@ use valet::dev::mongod::{Mongod, MongodOptions};
 
 use super::{
     Call, Duration, Instant, LIMIT, Method, PASSWORD, PROBE_CACHE, Settings, TestApp, assert_nothing_accumulates,
-    assert_recovers, assert_unavailable, declared, get, join_all, json, make_calls, post, post_empty,
+    assert_recovers, assert_unavailable, declaration, get, join_all, json, make_calls, post, post_empty,
     stalling_relay::StallingRelay, start_with_admin, tasks_and_memory, unique_png, upload_all,
 };
 use crate::{dev_mongod::within, process_client::Client};
@@ -28,7 +28,7 @@ async fn calls(client: &mut Client) -> Vec<Call> {
     let upload = format!("/api/images/{}", pending[0]);
     let uppy = uppy["path"].as_str().unwrap();
     let (ids, refresh) = (json!({ "ids": pending }), json!({ "refreshToken": session["refreshToken"] }));
-    let fresh: Vec<_> = (0..100).map(|_| declared("sea.png", "image/png", &unique_png())).collect();
+    let fresh: Vec<_> = (0..100).map(|_| declaration("sea.png", "image/png", &unique_png())).collect();
     let account = json!({ "email": email, "password": PASSWORD });
     let new_account = json!({ "email": format!("x{email}"), "password": PASSWORD });
     let uppy_file = json!({ "filename": "sea.png", "type": "image/png", "metadata": {} });

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use reqwest::{Body, Method};
 use serde_json::{Map, Value, json};
 
-use super::{CANARY, refused};
+use super::{CANARY, assert_refused};
 use crate::{
     app::{Caller, PASSWORD, TestApp},
     openapi::{Operation, document, operations},
@@ -52,14 +52,14 @@ async fn malformed_json_is_rejected() {
             // Auth routes accept only 4 KiB.
             let long = operation.path.starts_with("/api/auth") && body.len() > 4096;
             let expected = if long { (413, "payload_too_large") } else { (400, "invalid_request") };
-            refused(&send(&ada, &operation, body).await, expected, &format!("{} {what}", operation.path));
+            assert_refused(&send(&ada, &operation, body).await, expected, &format!("{} {what}", operation.path));
         }
         for (what, body) in [("null", "null"), ("an array", "[\"canary\"]"), ("a number", "1"), ("a text", "\"canary\"")] {
-            refused(&send(&ada, &operation, body).await, (400, "invalid_request"), &format!("{} {what}", operation.path));
+            assert_refused(&send(&ada, &operation, body).await, (400, "invalid_request"), &format!("{} {what}", operation.path));
         }
         let nested = format!("{}\"canary\"{}", "[".repeat(1500), "]".repeat(1500));
         let nested = good.replacen(&example.values().next().unwrap().to_string(), &nested, 1);
-        refused(&send(&ada, &operation, nested).await, (400, "invalid_request"), &format!("{} nested", operation.path));
+        assert_refused(&send(&ada, &operation, nested).await, (400, "invalid_request"), &format!("{} nested", operation.path));
     }
 }
 
@@ -110,7 +110,7 @@ async fn every_member_must_have_its_type() {
                 let mut body = example.clone();
                 body[name] = wrong.clone();
                 let answer = send(&ada, &operation, Value::Object(body).to_string()).await;
-                refused(&answer, (400, "invalid_request"), &what(&wrong));
+                assert_refused(&answer, (400, "invalid_request"), &what(&wrong));
                 assert!(!answer.text.contains("struct"), "the answer contains no names of types: {answer:?}");
                 let field = answer.json["errors"][0]["field"].as_str().unwrap_or_else(|| panic!("{}: {answer:?}", what(&wrong)));
                 let inside = field.starts_with(&format!("{name}[")) || field.starts_with(&format!("{name}."));
@@ -120,18 +120,18 @@ async fn every_member_must_have_its_type() {
                 let mut body = example.clone();
                 body.remove(name);
                 let answer = send(&ada, &operation, Value::Object(body).to_string()).await;
-                refused(&answer, (400, "invalid_request"), &what(&json!("missing")));
+                assert_refused(&answer, (400, "invalid_request"), &what(&json!("missing")));
                 assert_eq!(answer.json["errors"], json!([{ "field": name, "message": "is required" }]));
             }
             let twice = Value::Object(example.clone()).to_string();
             let twice = format!("{},\"{name}\":{value}}}", &twice[..twice.len() - 1]);
-            refused(&send(&ada, &operation, twice).await, (400, "invalid_request"), &what(&json!("twice")));
+            assert_refused(&send(&ada, &operation, twice).await, (400, "invalid_request"), &what(&json!("twice")));
         }
         for unknown in ["canary", "$where", "__proto__", "email.$gt", "expected `canary`", "at line canary", "caption ", ""] {
             let mut body = example.clone();
             body.insert(unknown.to_owned(), json!(CANARY));
             let answer = send(&ada, &operation, Value::Object(body).to_string()).await;
-            refused(&answer, (400, "invalid_request"), &format!("{} with {unknown:?}", operation.path));
+            assert_refused(&answer, (400, "invalid_request"), &format!("{} with {unknown:?}", operation.path));
             assert!(!unknown.starts_with('$') || !answer.text.contains('$'), "{answer:?}");
         }
     }
@@ -152,7 +152,7 @@ async fn body_size_is_limited() {
     let ada = app.user().await;
     let log_in = json!({ "email": ada.email, "password": PASSWORD });
     for (path, limit, body, good) in [
-        ("/api/images/upload", 16 * 1024, crate::app::declared("a.png", "image/png", &[1]), 201),
+        ("/api/images/upload", 16 * 1024, crate::app::declaration("a.png", "image/png", &[1]), 201),
         ("/api/auth/login", 4 * 1024, log_in, 200),
     ] {
         for (size, chunked) in [(limit, false), (limit, true), (limit + 1, false), (limit + 1, true), (1 << 20, true)] {
@@ -170,7 +170,7 @@ async fn body_size_is_limited() {
                 .await;
             let what = format!("{path} {size} chunked={chunked}");
             if size > limit {
-                refused(&answer, (413, "payload_too_large"), &what);
+                assert_refused(&answer, (413, "payload_too_large"), &what);
                 assert!(answer.json["detail"].as_str().unwrap().contains(&limit.to_string()), "{what}: {answer:?}");
             } else {
                 // The second of two equal uploads is already known.
@@ -180,7 +180,7 @@ async fn body_size_is_limited() {
     }
     for (operation, _) in with_bodies() {
         let answer = send(&ada, &operation, " ".repeat((1 << 20) + 1)).await;
-        refused(&answer, (413, "payload_too_large"), &operation.path);
+        assert_refused(&answer, (413, "payload_too_large"), &operation.path);
     }
     // Rejected by its declared length alone, before any byte of the body is sent.
     let answer = raw(
@@ -227,7 +227,7 @@ async fn other_media_types_get_415_with_instructions() {
                     None => request.body(body),
                 })
                 .await;
-            refused(&answer, (415, "unsupported_media_type"), &format!("{path} {content_type:?}"));
+            assert_refused(&answer, (415, "unsupported_media_type"), &format!("{path} {content_type:?}"));
             if path == "/api/images/upload" {
                 let detail = answer.json["detail"].as_str().unwrap();
                 for step in ["fileName", "contentType", "size", "sha256", "PUT", "upload.url", "headers", "/confirm"] {
@@ -237,7 +237,7 @@ async fn other_media_types_get_415_with_instructions() {
         }
     }
     for content_type in ["application/json; charset=utf-8", "Application/JSON", "application/problem+json"] {
-        let body = crate::app::declared("a.png", "image/png", &[1]).to_string();
+        let body = crate::app::declaration("a.png", "image/png", &[1]).to_string();
         let answer =
             ada.send(Method::POST, "/api/images/upload", |request| request.header("content-type", content_type).body(body)).await;
         assert!(matches!(answer.status, 200 | 201), "{content_type}: {answer:?}");
@@ -273,6 +273,6 @@ async fn operations_without_a_body_accept_an_empty_one_in_any_framing() {
         }
         let filled = futures_util::stream::iter([Ok::<_, std::io::Error>(b"canary".to_vec())]);
         let answer = ada.send(Method::POST, &path, |request| request.body(Body::wrap_stream(filled))).await;
-        refused(&answer, (415, "unsupported_media_type"), &path);
+        assert_refused(&answer, (415, "unsupported_media_type"), &path);
     }
 }

@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::{CANARY, refused};
+use super::{CANARY, assert_refused};
 use crate::app::{Caller, TestApp, unique_png};
 
 const GALLERY: &str = "/api/images/gallery";
@@ -17,7 +17,7 @@ async fn limit_is_from_1_to_100() {
             ["0", "101", "-1", "1.5", "1e1", "", "%20", "ten", CANARY, "0x10", "99999999999999999999", "%00", "%ff", "[%24gt]"]
         {
             let answer = ada.get(&format!("{path}?limit={limit}")).await;
-            refused(&answer, (400, "invalid_request"), &format!("{path} {limit:?}"));
+            assert_refused(&answer, (400, "invalid_request"), &format!("{path} {limit:?}"));
             assert_eq!(answer.json["errors"][0]["field"], "limit", "{answer:?}");
         }
         for limit in ["1", "100"] {
@@ -35,7 +35,7 @@ async fn cursor(caller: &Caller<'_>, path: &str) -> String {
 /// Asserts that a cursor is rejected, and not repeated in the answer.
 async fn check_refused(caller: &Caller<'_>, path: &str, cursor: &str) {
     let answer = caller.get(&format!("{path}?cursor={cursor}")).await;
-    refused(&answer, (400, "invalid_cursor"), &format!("{path} {cursor:?}"));
+    assert_refused(&answer, (400, "invalid_cursor"), &format!("{path} {cursor:?}"));
     assert!(cursor.len() < 8 || !answer.text.contains(cursor), "{answer:?}");
 }
 

@@ -3,7 +3,7 @@
 use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
 
-use super::{CANARY, assert_no_canary, refused};
+use super::{CANARY, assert_no_canary, assert_refused};
 use crate::{
     app::{Answer, TestApp},
     openapi::{document, operations},
@@ -38,7 +38,7 @@ async fn a5_unknown_paths_are_problems() {
                     assert!(path.starts_with("/api/images/"), "{method} {path}: {answer:?}");
                     assert_no_canary(&answer, path);
                 } else {
-                    refused(&answer, (404, "not_found"), &format!("{method} {path}"));
+                    assert_refused(&answer, (404, "not_found"), &format!("{method} {path}"));
                 }
             }
         }
@@ -69,7 +69,7 @@ async fn unsupported_methods_get_405_with_allow() {
                 (answer.header("allow").to_owned(), 405)
             } else {
                 let answer = ada.send(method, &concrete, |request| request).await;
-                refused(&answer, (405, "method_not_allowed"), &format!("{name} {path}"));
+                assert_refused(&answer, (405, "method_not_allowed"), &format!("{name} {path}"));
                 (answer.header("allow").to_owned(), answer.status)
             };
             let (head, get) = (allow.split(", ").any(|name| name == "HEAD"), known.iter().any(|name| name == "GET"));
@@ -123,12 +123,12 @@ async fn every_protected_operation_requires_a_token() {
         };
         for query in ["", &format!("?access_token={token}"), &format!("?token={token}")] {
             let answer = call(None, query).await;
-            refused(&answer, (401, "token_missing"), &format!("{path}{query}"));
+            assert_refused(&answer, (401, "token_missing"), &format!("{path}{query}"));
             assert_eq!(answer.header("www-authenticate"), "Bearer");
         }
         for empty in ["", "Bearer", "Bearer "] {
             let answer = call(Some(empty.to_owned()), "").await;
-            refused(&answer, (401, "token_missing"), &format!("{path} {empty:?}"));
+            assert_refused(&answer, (401, "token_missing"), &format!("{path} {empty:?}"));
             assert_eq!(answer.header("www-authenticate"), "Bearer");
         }
         for wrong in [
@@ -148,7 +148,7 @@ async fn every_protected_operation_requires_a_token() {
             &format!("Bearer {}", CANARY.repeat(300)),
         ] {
             let answer = call(Some(wrong.to_owned()), "").await;
-            refused(&answer, (401, "token_invalid"), &format!("{path} {wrong:?}"));
+            assert_refused(&answer, (401, "token_invalid"), &format!("{path} {wrong:?}"));
             assert_eq!(answer.header("www-authenticate"), "Bearer error=\"invalid_token\"");
             assert!(!answer.text.contains(&token), "{answer:?}");
         }
@@ -212,7 +212,7 @@ async fn every_answer_has_the_security_headers() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let upload = "/api/images/upload";
-    let declaration = crate::app::declared("a.png", "image/png", &[1]);
+    let declaration = crate::app::declaration("a.png", "image/png", &[1]);
     for (what, answer, status) in [
         ("success", ada.get("/api/auth/me").await, 200),
         ("created", ada.post(upload, declaration.clone()).await, 201),

@@ -9,7 +9,7 @@ fn an_hour_ago() -> DateTime {
     DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000)
 }
 
-/// More users than a step takes have a document in place of a list.
+/// A document is in place of the list in the records of more users than one step handles.
 #[tokio::test]
 async fn lists_that_are_documents_delay_no_other_user() {
     for field in ["opening", "settling"] {
@@ -65,7 +65,7 @@ async fn entries_whose_time_is_a_list_delay_no_other_user() {
     }
 }
 
-/// A reservation is a list of one.
+/// The field `reservation` has a list of one reservation.
 #[tokio::test]
 async fn reservation_that_is_a_list_is_postponed() {
     let app = TestApp::start().await;

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{Duration, Settings, TcpListener, TestApp};
-use crate::app::{declared, unique_png};
+use crate::app::{declaration, unique_png};
 
 /// Starts a relay to the store that adds this many seconds to every `Date` of the store, so that the server's clock appears to be
 /// wrong; returns its address.
@@ -79,7 +79,7 @@ async fn o9_urls_are_signed_with_the_time_of_s3_and_a_large_difference_makes_the
         assert!(alarm, "{seconds} s: {}", process.err());
 
         client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
-        let (status, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &unique_png())).await;
+        let (status, ticket) = client.post("/api/images/upload", &declaration("sea.png", "image/png", &unique_png())).await;
         if ready_status == 503 && status.as_u16() == 503 {
             // The store, whose clock is right, may reject the signatures of the probe; without a probe, no upload is opened.
             continue;
@@ -106,7 +106,7 @@ async fn f20_uploads_work_with_a_clock_that_is_an_hour_off() {
         client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
         let (status, readiness) = client.get("/readyz").await;
         assert_eq!((status.as_u16(), readiness["detail"].as_str().unwrap().contains("clock")), (503, true), "{readiness}");
-        let (_, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &unique_png())).await;
+        let (_, ticket) = client.post("/api/images/upload", &declaration("sea.png", "image/png", &unique_png())).await;
         let signed = signed_at(ticket["upload"]["url"].as_str().unwrap());
         assert!(near(signed, OffsetDateTime::now_utc()), "{offset}: signed at {signed}");
         let (image, _) = client.upload(&unique_png()).await;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Client, Duration, ExposeSecret, Instant, Settings, TestApp};
-use crate::app::{declared, skip_unless_local_s3, unique_png};
+use crate::app::{declaration, skip_unless_local_s3, unique_png};
 
 /// The provider's answer: a session token and the credentials' expiry, or `None` during an outage.
 type Given = Arc<Mutex<Option<(&'static str, OffsetDateTime)>>>;
@@ -48,7 +48,7 @@ fn start(keys: (String, String), given: &Given) -> String {
 /// Opens an upload. Returns the session token in its URL and the URL's lifetime in seconds, or status and problem.
 async fn issued(client: &Client) -> Result<(String, i64), (u16, Value)> {
     let asked_at = OffsetDateTime::now_utc();
-    let (status, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &unique_png())).await;
+    let (status, ticket) = client.post("/api/images/upload", &declaration("sea.png", "image/png", &unique_png())).await;
     if status != 201 {
         return Err((status.as_u16(), ticket));
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use yaml_rust2::{Yaml, YamlLoader};
 
 use super::{Client, Duration, Instant, Mongod, MongodOptions, Process, Settings, TestApp, within};
-use crate::app::{declared, unique_png};
+use crate::app::{declaration, unique_png};
 
 const DASHBOARD: &str = include_str!("../../../deploy/grafana.json");
 const ALERTS: &str = include_str!("../../../deploy/alerts.yaml");
@@ -62,7 +62,7 @@ async fn exercise(client: &mut Client) {
     client.sign_in("signup", "ada@example.com").await;
     let bytes = unique_png();
     let (image, _) = client.upload(&bytes).await;
-    let (status, _) = client.post("/api/images/upload", &declared("no", "image/png", &unique_png())).await;
+    let (status, _) = client.post("/api/images/upload", &declaration("no", "image/png", &unique_png())).await;
     assert_eq!(status, 201);
     let (status, _) = client.post("/api/images/upload", &json!({ "fileName": "x" })).await;
     assert_eq!(status, 400);

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Settings;
 use crate::{
-    app::{JWT_SECRET, PASSWORD, TestApp, declared, s3_is_local, unique_png},
+    app::{JWT_SECRET, PASSWORD, TestApp, declaration, s3_is_local, unique_png},
     oidc::provider::{AUDIENCE, Key, Provider},
     outages::stalling_relay::StallingRelay,
     process_client::{Client, Process},
@@ -83,7 +83,7 @@ async fn plant_tokens(client: &Client, email: &str) -> Vec<String> {
 
 /// Sends the canary in headers that the server reads, in headers that it ignores, and in malformed request heads.
 async fn plant_in_headers(client: &Client) {
-    let body = declared("a.png", "image/png", &unique_png());
+    let body = declaration("a.png", "image/png", &unique_png());
     for name in [
         "idempotency-key",
         "x-forwarded-for",
@@ -189,7 +189,7 @@ async fn o1_failures_log_no_secrets() {
     let public = app.config.s3.endpoint.as_deref().unwrap().to_owned();
     let (process, mut client) = settings.with("S3_PUBLIC_ENDPOINT", &public).with("RUST_LOG", ALL_TRACE).start_listening().await;
     let secrets = use_everything(&mut client).await;
-    let (_, ticket) = client.post("/api/images/upload", &declared("a.png", "image/png", &unique_png())).await;
+    let (_, ticket) = client.post("/api/images/upload", &declaration("a.png", "image/png", &unique_png())).await;
     let confirm = format!("/api/images/{}/confirm", ticket["id"].as_str().unwrap());
     let log_in = json!({ "email": format!("{CANARY}@example.com"), "password": CANARY });
     store.stall();

@@ -3,8 +3,8 @@
 //! Routes: POST /api/auth/refresh.
 
 use super::{
-    Answer, Caller, DateTime, Duration, PASSWORD, TestApp, db_age_rotation, doc, documents, ended, json, read_account, refresh,
-    refreshed, sid, signed_in,
+    Answer, Caller, DateTime, Duration, PASSWORD, TestApp, db_age_rotation, doc, documents, json, read_account, refresh,
+    refreshed, session_ended, sid, signed_in,
 };
 use crate::{
     process_client::{Client, Process},
@@ -74,7 +74,7 @@ async fn spent_token_whose_child_was_used_is_rejected_and_after_the_grace_period
     assert_eq!(documents.update_one(doc! { "_id": sid(&ada) }, update).await.unwrap().modified_count, 1);
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
     assert_eq!(refresh(&app, &fourth).await.problem(), (401, "session_ended"));
-    assert_eq!(read_account(&ada).await, ended());
+    assert_eq!(read_account(&ada).await, session_ended());
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn more_exchanges_than_are_recorded_end_no_session_within_the_grace_period
     let long_ago = doc! { "$set": { "earlier.31.at": DateTime::from_millis(0) } };
     assert_eq!(documents(&app).update_one(doc! { "_id": sid(&ada) }, long_ago).await.unwrap().modified_count, 1);
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
-    assert_eq!(read_account(&ada).await, ended());
+    assert_eq!(read_account(&ada).await, session_ended());
 }
 
 /// Old exchanges are removed from the record: a token that is no longer in it was spent long ago.
@@ -109,13 +109,13 @@ async fn token_spent_long_ago_is_recognised_by_its_tag() {
     let log_out = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": forged(&first) })).await;
     assert_eq!(log_out.problem(), (401, "token_invalid"), "a forged token matches no session");
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"), "an exchanged token was used again");
-    assert_eq!(read_account(&ada).await, ended());
+    assert_eq!(read_account(&ada).await, session_ended());
 
     let (ada, first) = signed_in(&app).await;
     let second = refreshed(&app, &first).await;
     refreshed(&app, &second).await;
     let log_out = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": first })).await;
-    assert_eq!((log_out.status, read_account(&ada).await), (204, ended()), "a spent token logs out too");
+    assert_eq!((log_out.status, read_account(&ada).await), (204, session_ended()), "a spent token logs out too");
 }
 
 /// Moves the time of the session's last exchange into the past, if it had one.
@@ -148,7 +148,7 @@ async fn another_user_agent_gets_no_grace_period() {
     let stolen = refreshed_as(&app, "curl/thief", &token).await;
     assert_eq!(refresh_as(&app, "Valet-iOS/1.0", &token).await.problem(), (401, "session_ended"));
     assert_eq!(refresh_as(&app, "curl/thief", &stolen).await.problem(), (401, "session_ended"));
-    assert_eq!(read_account(&ada).await, ended());
+    assert_eq!(read_account(&ada).await, session_ended());
     // A copy of a token from before an update of the app ends no session after the updated app has refreshed twice.
     let (ada, token) = signed_in_as(&app, "Valet-iOS/1.0").await;
     let next = refreshed_as(&app, "Valet-iOS/1.1", &token).await;
@@ -182,9 +182,9 @@ async fn sessions_of_an_earlier_version_continue_with_their_tokens() {
     let third = refreshed(&app, &second).await;
     assert_eq!(refreshed(&app, &second).await, third, "a session has a key from its first exchange on");
     assert_eq!(read_account(&ada).await.0, 200);
-    assert_eq!((log_out(&second).await, read_account(&ada).await), (204, ended()));
+    assert_eq!((log_out(&second).await, read_account(&ada).await), (204, session_ended()));
     let (ada, token) = earlier_session().await;
-    assert_eq!((log_out(&token).await, read_account(&ada).await), (204, ended()));
+    assert_eq!((log_out(&token).await, read_account(&ada).await), (204, session_ended()));
 }
 
 /// Each repeated answer is in the audit log with both networks; a different network does not prevent it.

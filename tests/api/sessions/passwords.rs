@@ -5,8 +5,8 @@
 use futures_util::future::join_all;
 
 use super::{
-    Answer, Caller, DateTime, Document, OTHER_PASSWORD, PASSWORD, TestApp, doc, documents, ended, json, log_in, read_account,
-    refresh, refreshed, sid, signed_in,
+    Answer, Caller, DateTime, Document, OTHER_PASSWORD, PASSWORD, TestApp, doc, documents, json, log_in, read_account, refresh,
+    refreshed, session_ended, sid, signed_in,
 };
 
 /// Returns the body of a password change.
@@ -37,7 +37,7 @@ async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records()
     let second_server = TestApp::start_second_server(&app, |_| {}).await;
     for (caller, token) in [(&other, &other_token), (&old, &old_token)] {
         let on_other = Caller { app: &second_server, ..caller.clone() };
-        assert_eq!((read_account(caller).await, read_account(&on_other).await), (ended(), ended()));
+        assert_eq!((read_account(caller).await, read_account(&on_other).await), (session_ended(), session_ended()));
         assert_eq!(refresh(&app, token).await.problem(), (401, "session_ended"));
     }
     let listed = ada.get("/api/auth/sessions").await;
@@ -54,7 +54,7 @@ async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records()
     let record = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();
     assert_eq!(third.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
     documents(&app).insert_one(record).await.unwrap();
-    assert_eq!((read_account(&third).await.0, read_account(&ada).await), (200, ended()));
+    assert_eq!((read_account(&third).await.0, read_account(&ada).await), (200, session_ended()));
     assert_eq!(refresh(&app, &own_token).await.problem(), (401, "session_ended"));
 }
 
@@ -137,7 +137,7 @@ async fn a10_login_with_the_old_password_during_the_change_leaves_no_session() {
         assert_eq!(changed.status, 204);
         for (caller, token, answer) in log_ins {
             if answer.status == 200 {
-                assert_eq!((read_account(&caller).await, refresh(&app, &token).await.status), (ended(), 401));
+                assert_eq!((read_account(&caller).await, refresh(&app, &token).await.status), (session_ended(), 401));
             }
         }
         let listed = ada.get("/api/auth/sessions").await;

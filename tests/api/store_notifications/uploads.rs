@@ -7,7 +7,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::{Abandoned, Notifier, records};
-use crate::app::{TestApp, declared, eventually, fixture, sha256, unique_png};
+use crate::app::{TestApp, declaration, eventually, fixture, sha256, unique_png};
 
 /// A function that returns a notification about a key.
 type Form<'a> = &'a dyn Fn(&str) -> serde_json::Value;
@@ -106,7 +106,7 @@ async fn announcement_of_a_deleted_upload_does_not_bring_it_back() {
 /// Opens an upload with a declared preview; returns it and the bytes of the preview. Neither is sent.
 async fn with_preview(ada: &crate::app::Caller<'_>) -> (Abandoned, Vec<u8>) {
     let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
-    let mut body = declared("a.png", "image/png", &bytes);
+    let mut body = declaration("a.png", "image/png", &bytes);
     body["preview"] = json!({ "contentType": "image/jpeg", "size": preview.len(), "sha256": sha256(&preview) });
     let ticket = ada.post("/api/images/upload", body).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use super::{ORIGINAL, id, photograph, walk};
-use crate::app::{Answer, Caller, TestApp, declared, unique_png};
+use crate::app::{Answer, Caller, TestApp, declaration, unique_png};
 
 const ZONED: &str = "2024-12-21T23:39:24+01:00";
 const LOCAL: &str = "2024-12-21T23:39:24";
 
 /// Returns the body of an upload request with a declared time.
 fn with_time(bytes: &[u8], content_type: &str, taken_at: &str) -> Value {
-    let mut body = declared("a.img", content_type, bytes);
+    let mut body = declaration("a.img", content_type, bytes);
     body["takenAt"] = json!(taken_at);
     body
 }
@@ -99,7 +99,7 @@ async fn time_that_is_declared_again_decides_the_month() {
     for (first, later) in [(Some(ZONED), Some("2001-01-01T00:00:00")), (Some(ZONED), None), (None, Some("2001-01-01T00:00:00"))] {
         let bytes = unique_png();
         let body = |taken_at: Option<&str>| {
-            taken_at.map_or_else(|| declared("a.img", "image/png", &bytes), |at| with_time(&bytes, "image/png", at))
+            taken_at.map_or_else(|| declaration("a.img", "image/png", &bytes), |at| with_time(&bytes, "image/png", at))
         };
         let opened = ada.post("/api/images/upload", body(first)).await;
         let again = ada.post("/api/images/upload", body(later)).await;
@@ -149,7 +149,7 @@ async fn invalid_time_is_rejected_with_its_field() {
         201,
         "it is tomorrow in another time zone"
     );
-    let mut numeric = declared("a.img", "image/png", &bytes);
+    let mut numeric = declaration("a.img", "image/png", &bytes);
     numeric["takenAt"] = json!(1_734_820_764);
     assert_eq!(ada.post("/api/images/upload", numeric).await.status, 400);
 }

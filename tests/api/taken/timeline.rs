@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{ORIGINAL, id, insert_images, photograph, this_month, upload_taken, walk};
 use crate::{
-    app::{Caller, TestApp, declared, sha256, unique_png},
+    app::{Caller, TestApp, declaration, sha256, unique_png},
     recount::recount,
 };
 
@@ -51,8 +51,8 @@ async fn image_whose_reservation_ends_later_counts_once() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (bytes, preview) = (photograph(&[(ORIGINAL, "2003:01:31 23:59:59")]), photograph(&[]));
-    let mut body = declared("a.jpg", "image/jpeg", &bytes);
-    body["preview"] = declared("x", "image/jpeg", &preview);
+    let mut body = declaration("a.jpg", "image/jpeg", &bytes);
+    body["preview"] = declaration("x", "image/jpeg", &preview);
     body["preview"].as_object_mut().unwrap().remove("fileName");
     let ticket = ada.post("/api/images/upload", body).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");

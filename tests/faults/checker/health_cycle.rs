@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::Cluster,
-    files::{declared, fixture},
+    files::{declaration, fixture},
     workload::users::password_of,
 };
 
@@ -26,7 +26,7 @@ pub async fn assert_full_cycle_works(cluster: &Cluster) {
             (answer.status(), answer.json().await.unwrap_or_default())
         };
         let upload = async |token: &str, bytes: &[u8]| {
-            let body = declared("sea.png", "image/png", bytes);
+            let body = declaration("sea.png", "image/png", bytes);
             let began = Instant::now();
             let (status, ticket) = call(Method::POST, "/api/images/upload", token, Some(body)).await;
             assert_eq!(status, 201, "{ticket}");

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     super::{
-        files::{declared, fixture},
+        files::{declaration, fixture},
         s3_faults::{Answer, Misbehavior, Operation, Rule},
         single_server::SingleServer,
     },
@@ -81,7 +81,7 @@ async fn d2_object_missing_from_the_listing_is_deleted() {
 async fn f19_put_that_ends_after_the_delete_leaves_nothing() {
     let server = SingleServer::start(&[]).await;
     let bytes = fixture("plain.png");
-    let ticket = server.post("/api/images/upload", declared("a.png", "image/png", &bytes)).await;
+    let ticket = server.post("/api/images/upload", declaration("a.png", "image/png", &bytes)).await;
     let (resume_tx, resume_rx) = tokio::sync::oneshot::channel::<()>();
     let (first, rest) = (bytes[..10].to_vec(), bytes[10..].to_vec());
     let rest = stream::once(async move {

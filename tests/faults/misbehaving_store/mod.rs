@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::{
-    files::{declared, fixture},
+    files::{declaration, fixture},
     s3_faults::{Answer, Misbehavior, Operation, Rule},
     single_server::SingleServer,
 };
@@ -213,7 +213,7 @@ async fn f25_unresolvable_store_name_is_an_outage() {
     let server = SingleServer::start(&[("S3_ENDPOINT", "http://store.invalid")]).await;
     // No probe of the store has succeeded, so the server does not know whether the store enforces signed headers.
     let bytes = fixture("plain.png");
-    server.post("/api/images/upload", declared("a.png", "image/png", &bytes)).await.assert_outage("no such name");
+    server.post("/api/images/upload", declaration("a.png", "image/png", &bytes)).await.assert_outage("no such name");
     let swept = server.sweep(AFTER_LAST_CHECK).await;
     assert_eq!(swept.expired, 0, "{swept:?}");
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::{
     cluster::Cluster,
-    files::{declared, fixture},
+    files::{declaration, fixture},
     single_server::{ANSWERED_WITHIN, Answer},
     workload::users::password_of,
 };
@@ -69,7 +69,7 @@ impl Probe {
         let gallery = self.call(Method::GET, "/api/images/gallery", None).await;
         check(&gallery, &[]);
         let bytes = file();
-        let ticket = self.call(Method::POST, "/api/images/upload", Some(declared("a.png", "image/png", &bytes))).await;
+        let ticket = self.call(Method::POST, "/api/images/upload", Some(declaration("a.png", "image/png", &bytes))).await;
         if check(&ticket, &[409]) {
             let sent = put(&self.http, &ticket.json["upload"], bytes).await;
             let path = format!("/api/images/{}", ticket.id());
@@ -102,7 +102,7 @@ impl Probe {
     /// Opens an upload and sends its bytes; returns its id.
     pub async fn send_upload(&mut self) -> String {
         let bytes = file();
-        let ticket = self.call(Method::POST, "/api/images/upload", Some(declared("a.png", "image/png", &bytes))).await;
+        let ticket = self.call(Method::POST, "/api/images/upload", Some(declaration("a.png", "image/png", &bytes))).await;
         assert_eq!(put(&self.http, &ticket.json["upload"], bytes).await, Some(200), "{ticket:?}");
         ticket.id()
     }
@@ -124,7 +124,7 @@ impl Probe {
     pub async fn completes_upload(&mut self, cluster: &Cluster) -> bool {
         for _ in 0..cluster.servers.len() {
             let bytes = file();
-            let ticket = self.call(Method::POST, "/api/images/upload", Some(declared("a.png", "image/png", &bytes))).await;
+            let ticket = self.call(Method::POST, "/api/images/upload", Some(declaration("a.png", "image/png", &bytes))).await;
             if ticket.status != 201 || put(&self.http, &ticket.json["upload"], bytes).await != Some(200) {
                 return false;
             }

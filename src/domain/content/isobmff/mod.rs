@@ -33,7 +33,7 @@ pub(super) struct Boxes {
     has_meta: bool,
     /// Whether `moov`, the box of the tracks, has been found.
     has_tracks: bool,
-    /// Reason for which `meta` gives no format and size.
+    /// Reason why `meta` gives no format and size.
     error: Option<ContentError>,
 }
 

@@ -12,7 +12,7 @@ use crate::domain::content::ContentError::{self, *};
 pub(super) struct Structure {
     pub name: &'static str,
     pub content_type: &'static str,
-    /// Width and height as displayed, or the reason for which the file is rejected.
+    /// Width and height as displayed, or the reason why the file is rejected.
     pub verdict: Result<(u32, u32), ContentError>,
     pub bytes: Vec<u8>,
 }

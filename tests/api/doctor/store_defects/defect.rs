@@ -50,11 +50,11 @@ pub enum Defect {
     /// Answers 404 to every HEAD of an upload.
     HeadFindsNothing,
     /// Sends no length in answers to HEAD, like a compressing proxy.
-    TellsNoLength,
+    OmitsLength,
     /// Adds its own metadata to copies (rclone).
     DatesCopies,
     /// Sends no entity tag in answers to HEAD.
-    TellsNoTag,
+    OmitsEntityTag,
     /// Replaces the type of copies and completed uploads (localbucket).
     TypesAsItLikes,
     /// Lists parts without their checksums, and requires them at completion (`SeaweedFS`).
@@ -105,7 +105,7 @@ pub const ALL: &[(Defect, &[&str])] = &[
     (Defect::ReplacesObjects, &["upload: If-None-Match enforced", "upload: one winner of overlapping PUTs"]),
     (Defect::HasNoLocks, &["upload: one winner of overlapping PUTs"]),
     (Defect::KeepsRejectedBytes, &["upload: checksum enforced"]),
-    (Defect::KnowsNoChecksums, &["upload: checksum enforced", "object: HEAD tells the checksum"]),
+    (Defect::KnowsNoChecksums, &["upload: checksum enforced", "object: HEAD returns the checksum"]),
     (Defect::IsPublic, &["object: anonymous access refused"]),
     (Defect::LivesInTheFuture, &["S3: clock agrees with ours"]),
     (Defect::IgnoresRanges, &["object: range GET"]),

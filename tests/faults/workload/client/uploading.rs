@@ -68,7 +68,7 @@ const FATES: [(u64, Fate); 11] = [
 ];
 
 /// Returns the journal's item for a declaration.
-fn declared_item(file: &File, idem_key: Option<&String>) -> Item {
+fn journal_item(file: &File, idem_key: Option<&String>) -> Item {
     Item {
         sha256: Some(file.sha256.clone()),
         size: Some(file.bytes.len() as u64),
@@ -79,8 +79,8 @@ fn declared_item(file: &File, idem_key: Option<&String>) -> Item {
 }
 
 /// Returns the body of an upload request for a file.
-fn declared(file: &File) -> Value {
-    crate::files::declared("sea.png", file.content_type, &file.bytes)
+fn declaration(file: &File) -> Value {
+    crate::files::declaration("sea.png", file.content_type, &file.bytes)
 }
 
 impl Client {
@@ -112,7 +112,7 @@ impl Client {
     pub(super) async fn upload(&mut self, fate: Option<Fate>) {
         let file = if fate.is_some() { Arc::new(File::new(&mut self.caller.random)) } else { self.pick_file() };
         let (fate, key) = (fate.unwrap_or_else(|| self.caller.random.weighted(&FATES)), self.random_key(40));
-        let mut body = declared(&file);
+        let mut body = declaration(&file);
         let preview = if self.caller.random.percent(12) { Some(File::new(&mut self.caller.random)) } else { None };
         let preview = preview.filter(|preview| preview.content_type == "image/jpeg");
         if let Some(preview) = &preview {
@@ -128,7 +128,7 @@ impl Client {
             && ticket.json["previewUpload"].is_object()
             && self.caller.random.percent(80)
         {
-            self.caller.put(&ticket.json["previewUpload"], declared_item(preview, None), &preview.bytes).await;
+            self.caller.put(&ticket.json["previewUpload"], journal_item(preview, None), &preview.bytes).await;
         }
         if ticket.json["upload"].is_object() {
             self.act_out(&id, &file, ticket.json["upload"].clone(), fate).await;
@@ -137,7 +137,7 @@ impl Client {
 
     /// Requests an upload of one file.
     async fn open_upload(&mut self, body: &Value, file: &File, key: Option<&String>) -> Answer {
-        let items = vec![declared_item(file, key)];
+        let items = vec![journal_item(file, key)];
         let to = (Method::POST, "/api/images/upload");
         self.call_under_key(Call::Issue, to, Some(body.clone()), key.cloned(), items).await
     }
@@ -155,7 +155,7 @@ impl Client {
                 self.caller.put(&upload, Item { id: Some(id.to_owned()), ..Item::default() }, &file.other_bytes()).await;
             }
             Fate::AnswerLost => {
-                let item = Item { id: Some(id.to_owned()), ..declared_item(file, None) };
+                let item = Item { id: Some(id.to_owned()), ..journal_item(file, None) };
                 self.caller.put_and_hang_up(&upload, &item, &file.bytes).await;
                 self.send(id, file, &upload).await;
             }
@@ -184,7 +184,7 @@ impl Client {
 
     /// Sends a PUT by the documented rules for clients: after 403 it renews the URL and repeats the PUT, once.
     async fn send(&mut self, id: &str, file: &Arc<File>, upload: &Value) {
-        let item = Item { id: Some(id.to_owned()), ..declared_item(file, None) };
+        let item = Item { id: Some(id.to_owned()), ..journal_item(file, None) };
         if upload.is_object() && self.caller.put(upload, item.clone(), &file.bytes).await == 403 {
             let path = format!("/api/images/{id}/renew");
             let renewed = self.call(Call::Renew, Method::POST, &path, None, items([id])).await;
@@ -225,14 +225,14 @@ impl Client {
         let count = 2 + self.caller.random.below(4);
         let files: Vec<_> = (0..count).map(|_| (self.pick_file(), self.random_key(30))).collect();
         let item_of = |(file, key): &(Arc<File>, Option<String>)| {
-            let mut item = declared(file);
+            let mut item = declaration(file);
             if let Some(key) = key {
                 item["idempotencyKey"] = json!(key);
             }
             item
         };
         let body = json!({ "items": files.iter().map(item_of).collect::<Vec<_>>() });
-        let declarations = files.iter().map(|(file, key)| declared_item(file, key.as_ref())).collect();
+        let declarations = files.iter().map(|(file, key)| journal_item(file, key.as_ref())).collect();
         let answer = self.call(Call::Issue, Method::POST, "/api/images/upload/batch", Some(body), declarations).await;
         let mut sent = Vec::new();
         for (result, (file, _)) in answer.results().to_vec().iter().zip(&files) {
@@ -263,7 +263,7 @@ impl Client {
             body["partChecksums"] = json!("sha256");
         }
         let with_checksums = body.get("partChecksums").is_some();
-        let declarations = vec![Item { idem_key: key.clone(), ..declared_item(&file, None) }];
+        let declarations = vec![Item { idem_key: key.clone(), ..journal_item(&file, None) }];
         let to = (Method::POST, "/api/images/multipart");
         let ticket = self.call_under_key(Call::Issue, to, Some(body), key, declarations).await;
         let Some(id) = ticket.json["id"].as_str().map(str::to_owned) else { return };
@@ -274,7 +274,7 @@ impl Client {
         let signed = self.call(Call::Parts, Method::POST, &path, body, items([id.as_str()])).await;
         let request = signed.json["parts"][0]["request"].clone();
         if request.is_object() && self.caller.random.percent(90) {
-            let item = Item { id: Some(id.clone()), ..declared_item(&file, None) };
+            let item = Item { id: Some(id.clone()), ..journal_item(&file, None) };
             self.caller.put(&request, item, &file.bytes).await;
         }
         if self.caller.random.percent(20) {
