@@ -162,6 +162,7 @@ fn sorted<T>(due: Vec<T>, owner: impl Fn(&T) -> String, latest: impl Fn(&str) ->
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "the numbers are small")]
 mod tests {
     use std::cell::{Cell, RefCell};
 
