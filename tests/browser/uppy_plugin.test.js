@@ -165,8 +165,8 @@ for (const version of ["6", "5"]) {
       await new Promise((later) => { setTimeout(later, 300); });
     }
     await until(() => held.length === 1, "the next one takes its turn");
-    await setOptions({ limit: undefined });
-    await until(() => held.length === 2, "three at a time are the default");
+    await setOptions({ limit: 0 });
+    await until(() => held.length === 2, "without a limit, all files are sent");
     await release();
     await release();
     assert.deepEqual(await uploading, { successful: 5, failed: [] });

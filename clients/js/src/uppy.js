@@ -16,7 +16,7 @@ const MAX_PROGRESS = 0.99;
  * @property {string} api Address of the server, such as `https://api.example.com`; "" is the page's own.
  * @property {string | ((stale?: string) => string | Promise<string>)} token The access token, or a function that returns it, and
  *   that returns another one when the server has refused `stale`.
- * @property {number} [limit] Files at a time; 3 by default.
+ * @property {number} [limit] Files at a time; 3 by default, 0 for no limit.
  * @property {(problem: Problem) => string} [explain] Returns the sentence that Uppy shows about a problem; English by default.
  * @property {string} [id] The plugin's id in Uppy, "ValetUpload" by default.
  */
@@ -55,8 +55,9 @@ export default class ValetUpload extends BasePlugin {
     if (this.opts.api !== api) this.#connect();
   }
 
+  /** As in Uppy's own uploaders, 0 means no limit. `Infinity` cannot be subtracted from itself. */
   get #limit() {
-    return this.opts.limit ?? 3;
+    return (this.opts.limit ?? 3) || Number.MAX_SAFE_INTEGER;
   }
 
   #connect() {

@@ -3,7 +3,7 @@
  * @property {string} api Address of the server, such as `https://api.example.com`; "" is the page's own.
  * @property {string | ((stale?: string) => string | Promise<string>)} token The access token, or a function that returns it, and
  *   that returns another one when the server has refused `stale`.
- * @property {number} [limit] Files at a time; 3 by default.
+ * @property {number} [limit] Files at a time; 3 by default, 0 for no limit.
  * @property {(problem: Problem) => string} [explain] Returns the sentence that Uppy shows about a problem; English by default.
  * @property {string} [id] The plugin's id in Uppy, "ValetUpload" by default.
  */
@@ -31,7 +31,7 @@ export type ValetUploadOptions = {
      */
     token: string | ((stale?: string) => string | Promise<string>);
     /**
-     * Files at a time; 3 by default.
+     * Files at a time; 3 by default, 0 for no limit.
      */
     limit?: number;
     /**
