@@ -257,7 +257,11 @@ async fn all_clients_are_reset_after_the_feed_was_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stream_above_the_limit_of_its_user_is_rejected() {
     // One network has half of the streams.
-    let app = TestApp::start_with(|config| config.load.max_event_streams = 14).await;
+    let start = TestApp::start_with(|config| {
+        config.load.max_event_streams = 14;
+        config.proxies.0.push("127.0.0.1".parse().unwrap());
+    });
+    let app = start.await;
     let (ada, bob) = (app.user().await, app.user().await);
     let mut open = Vec::new();
     for _ in 0..5 {
