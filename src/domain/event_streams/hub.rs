@@ -136,7 +136,7 @@ impl Hub {
         self.permits.lower_total(max_streams);
     }
 
-    /// Reserves a stream of this user, who calls from `network`. It receives no message before [`Subscription::start`].
+    /// Reserves a stream of this user for a client in `network`. It receives no message before [`Subscription::start`].
     pub(super) fn reserve(
         self: &Arc<Self>,
         user: UserId,

@@ -65,7 +65,8 @@ impl EventStreams {
         self.hub.lower_limit(max_streams);
     }
 
-    /// Opens a stream of a user's changes, which counts for the network of the request. Once it is returned, it receives all changes after its start.
+    /// Opens a stream of a user's changes, which counts for the network of the request. Once it is returned, it receives all changes
+    /// after its start.
     ///
     /// # Errors
     /// [`OpenStreamError`].

@@ -10,7 +10,7 @@ const HEAD_BYTES: usize = 22;
 /// Type of a unit that is a sequence parameter set.
 const SEQUENCE_PARAMETER_SET: u8 = 33;
 
-/// Returns the size of the decoded picture, by the first sequence parameter set of the configuration. `None` if there is none or it
+/// Returns the size of the decoded picture, by the first sequence parameter set of the configuration. `None` if the set is missing or
 /// cannot be read.
 pub(super) fn picture_size(configuration: &[u8]) -> Option<Size> {
     first_parameter_set(Part(configuration)).ok().flatten().and_then(|unit| read_size(&unit).ok())
