@@ -56,6 +56,7 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
     }
     let options = ConnectionOptions { max_connections, origins: config.cors.clone() };
     tokio::join!(http::server::serve(listener, endpoint, options, close.clone()), stopped);
+    app.valet.confirmation.wait_for_counts().await;
     // Last, so that metrics can be read while the server drains.
     if let Some(admin_server) = admin_server {
         admin_server.abort();

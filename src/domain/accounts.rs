@@ -291,7 +291,7 @@ impl Accounts {
     /// # Errors
     /// [`StoreError`].
     pub async fn user_with_usage(&self, user: UserId) -> Result<Option<(User, Usage)>, StoreError> {
-        let (account, usage) = tokio::try_join!(self.store.users.find(user), self.store.users.usage(user))?;
+        let (account, usage) = tokio::try_join!(self.store.users.find(user), self.store.usage(user))?;
         Ok(account.zip(usage).map(|(account, usage)| (account.user, usage)))
     }
 

@@ -125,6 +125,11 @@ impl Confirmation {
         Ok(ids.iter().map(answer).collect())
     }
 
+    /// Waits until the images that were confirmed so far are counted in their owners' usage.
+    pub async fn wait_for_counts(&self) {
+        self.store.wait_for_counts().await;
+    }
+
     /// Inspects pending images, and marks ready or rejected those that can be decided.
     async fn resolve_pending(&self, pending: Vec<Image>, now: OffsetDateTime) -> Result<Resolved, StoreError> {
         // After the first timeout, the remaining images fail without a call to S3.

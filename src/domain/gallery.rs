@@ -187,7 +187,7 @@ impl Gallery {
     /// # Errors
     /// [`StoreError`].
     pub async fn timeline(&self, user: UserId) -> Result<Vec<(TimelineMonth, u64)>, StoreError> {
-        Ok(self.store.users.timeline(user).await?.unwrap_or_default())
+        Ok(self.store.timeline(user).await?.unwrap_or_default())
     }
 
     /// Returns one ready image.

@@ -182,8 +182,13 @@ impl Reservations {
         Err(StoreError::Contention { what: "the user's reservations" })
     }
 
-    /// Waits for other servers' steps on these images, and finishes abandoned ones.
+    /// Waits for other servers' steps on these images, and finishes abandoned ones. Does not wait if an image has taken its step.
     pub(super) async fn finish_abandoned_steps(&self, user: UserId, images: &[ImageId], tried: u32) -> Result<(), StoreError> {
+        let mut announced = self.store.users.find_all_steps(user).await?;
+        announced.retain(|step| images.contains(&step.image));
+        if self.store.count_taken_steps(user, &announced).await? {
+            return Ok(());
+        }
         tokio::time::sleep(FIRST_BACKOFF * 2_u32.pow(tried)).await;
         let mut steps = self.store.users.find_announced_steps(user, ABANDONED_AFTER).await?;
         steps.retain(|step| images.contains(&step.image));

@@ -112,10 +112,10 @@ impl UserAdministration {
             (Some(subject), None) => UserFilter::Ids(self.find_by_subject(subject).await?),
             (None, None) => UserFilter::All,
         };
-        let mut page = self.store.users.page(&filter, query.after, query.limit).await?;
+        let mut page = self.store.account_page(&filter, query.after, query.limit).await?;
         for _ in 0..MAX_UNREADABLE_PAGES {
             let Some(next) = page.next.filter(|_| page.accounts.is_empty()) else { break };
-            page = self.store.users.page(&filter, Some(next), query.limit).await?;
+            page = self.store.account_page(&filter, Some(next), query.limit).await?;
         }
         let users = page.accounts.into_iter().map(|counted| self.describe(counted)).collect();
         Ok(UserPage { users, next: page.next })
@@ -200,7 +200,7 @@ impl UserAdministration {
     /// Returns a user with its usage, from the database.
     async fn read(&self, user: UserId) -> Result<AdministeredUser, UserError> {
         let account = self.store.users.find(user).await?.ok_or(UserError::NotFound)?;
-        let usage = self.store.users.usage(user).await?.ok_or(UserError::NotFound)?;
+        let usage = self.store.usage(user).await?.ok_or(UserError::NotFound)?;
         Ok(self.describe(CountedAccount { account, usage }))
     }
 

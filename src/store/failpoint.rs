@@ -25,6 +25,19 @@ pub async fn without_failpoints<T>(work: impl Future<Output = T>) -> T {
     UNCOUNTED.scope((), work).await
 }
 
+/// Returns work for another task, whose calls are counted if those of the current task are.
+#[cfg(not(feature = "dev"))]
+pub(super) fn inherit<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    work
+}
+
+/// Returns work for another task, whose calls are counted if those of the current task are.
+#[cfg(feature = "dev")]
+pub(super) fn inherit<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let is_uncounted = UNCOUNTED.try_with(|()| ()).is_ok();
+    async move { if is_uncounted { UNCOUNTED.scope((), work).await } else { work.await } }
+}
+
 /// Counts a finished call to MongoDB or S3, and aborts the process at the call whose number is in the file.
 #[cfg(feature = "dev")]
 pub(super) fn count_call() {

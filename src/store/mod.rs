@@ -33,6 +33,7 @@ pub mod request_origin;
 mod reservations;
 mod service_keys;
 mod sessions;
+mod taken_steps;
 mod undated;
 mod users;
 mod webhook_endpoints;
@@ -72,7 +73,7 @@ pub use users::{
 };
 pub use webhook_endpoints::WebhookEndpoints;
 
-use self::{driver_events::Operation, mongo::MongoClient, outbox::Outbox};
+use self::{driver_events::Operation, mongo::MongoClient, outbox::Outbox, taken_steps::TakenSteps};
 use crate::{
     config,
     metrics::{METRICS, Metrics},
@@ -100,6 +101,8 @@ pub struct Store {
     pub webhook_endpoints: WebhookEndpoints,
     /// Networks from which accounts were signed in to.
     pub known_networks: KnownNetworks,
+    /// Steps of reservations that are to be counted.
+    taken: Arc<TakenSteps>,
     mongo: MongoClient,
 }
 
@@ -125,6 +128,7 @@ impl Store {
             webhook_endpoints,
             service_keys,
             known_networks,
+            taken: Arc::default(),
             mongo,
         })
     }

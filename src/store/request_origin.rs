@@ -22,6 +22,17 @@ pub fn identify(user: UserId) {
     let _ = ORIGIN.try_with(|origin| origin.set(RequestOrigin { user: Some(user), ..origin.get() }));
 }
 
+/// Returns work for another task, with the origin of the current one.
+pub fn inherit<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let origin = current();
+    async move {
+        match origin {
+            Some(origin) => ORIGIN.scope(Cell::new(origin), work).await,
+            None => work.await,
+        }
+    }
+}
+
 /// Returns the origin of the task's request; `None` outside of one.
 #[must_use]
 pub fn current() -> Option<RequestOrigin> {

@@ -5,7 +5,8 @@
 //!    counters. The update fails while another step of the same image is announced.
 //! 2. The image changes, on condition that state, reservation and `lastStep` are as they were read, and gets the step's id as
 //!    its `lastStep`.
-//! 3. One update of the user removes the entry, and adds to the counters if the image has changed.
+//! 3. One update of the user removes the entry, and adds to the counters if the image has changed. The confirm of an upload does
+//!    not wait for it (`taken_steps`); everything that reads the counters includes the steps that are taken and not counted yet.
 //!
 //! Each is an update of one document, so a server that dies leaves no locks, only an entry. Any server can finish the step
 //! ([`Store::finish_steps`]): if the image's `lastStep` is still the one recorded in the entry, it is replaced, so that the
@@ -47,26 +48,22 @@ impl Store {
         verified: &Verified,
         change: &ReservationStep,
     ) -> Result<Option<Image>, StoreError> {
-        let steps = [announced_step(change)];
+        let announced_step = announced_step(change);
+        let steps = [announced_step];
         let announced = self.users.announce_steps(image.user, steps.iter().zip([change]), None).await?;
         if announced == AnnounceOutcome::Conflict {
             return Ok(None);
         }
-        let [AnnouncedStep { step, .. }] = steps;
-        let end = ReservationEnd::WithStep { step, as_read: filter_as_read(image.user, change) };
+        let end = ReservationEnd::WithStep { step: announced_step.step, as_read: filter_as_read(image.user, change) };
         let ready = self.images.mark_ready(image, verified, end).await?;
-        let taken = match &ready {
-            Some(_) => vec![step],
-            None => self.images.decide_steps(image.user, &steps).await?,
-        };
-        if announced == AnnounceOutcome::Announced {
-            match self.users.close_steps(image.user, &steps, &taken).await {
-                // The image stays ready whatever becomes of the counters.
-                Err(error) if ready.is_some() => {
-                    tracing::warn!(image = %image.id, %error, "failed to count a confirmed image; the sweeper retries");
-                }
-                closed => closed?,
+        let is_announced = announced == AnnounceOutcome::Announced;
+        if ready.is_none() {
+            let taken = self.images.decide_steps(image.user, &steps).await?;
+            if is_announced {
+                self.users.close_steps(image.user, &steps, &taken).await?;
             }
+        } else if is_announced {
+            self.count_later(image.user, announced_step);
         }
         Ok(ready)
     }
@@ -164,6 +161,9 @@ impl Store {
             return Ok(StepOutcome::Applied(Vec::new()));
         }
         let steps: Vec<_> = changes.iter().map(announced_step).collect();
+        // The update that counts the preceding step of an image may still be under way.
+        let images: Vec<_> = steps.iter().map(|step| step.image).collect();
+        self.taken.wait_for(user, &images).await;
         let announced = self.users.announce_steps(user, steps.iter().zip(changes), limits).await?;
         if announced == AnnounceOutcome::Conflict {
             return Ok(StepOutcome::Conflict);

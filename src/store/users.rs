@@ -38,7 +38,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-pub(super) use self::reservation_steps::AnnounceOutcome;
+pub(super) use self::reservation_steps::{AnnounceOutcome, Counted};
 pub use self::{
     administration::{AccountPage, CountedAccount, UserFilter},
     deletion::{Deletion, DeletionDue},

@@ -60,6 +60,7 @@ impl TestApp {
     ///
     /// If a document, object or counter does not match.
     pub async fn audit(&self) {
+        self.wait_for_counts().await;
         let (images, users, mut objects) = (self.db_all("images").await, self.db_all("users").await, self.bucket_objects().await);
         for user in &users {
             let own_images = images.iter().filter(|image| image.get("user") == user.get("_id"));
@@ -74,6 +75,17 @@ impl TestApp {
         objects.retain(|key, _| !["check/", "valet/"].iter().any(|prefix| key.starts_with(prefix)));
         assert_eq!(objects, BTreeMap::new(), "objects without a document");
         self.audit_open_uploads(&images).await;
+    }
+
+    /// Waits until no server counts a confirmed image any more, except steps that a dead server left: for two seconds at most.
+    async fn wait_for_counts(&self) {
+        let users = self.db.collection::<Document>("users");
+        for _ in 0..200 {
+            if users.count_documents(doc! { "settling.step": { "$exists": true } }).await.unwrap() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Audits a document, and removes the objects that belong to it from `objects`.

@@ -258,6 +258,8 @@ impl Sweeper {
             self.sweep_round(now, &lane).await
         };
         let (round, ()) = tokio::join!(quick, self.sweep_slow(queue, &tally));
+        // `valet sweep` may end after the round.
+        self.store.wait_for_counts().await;
         let (mut swept, more) = round?;
         swept += tally.total();
         Ok((swept, more))

@@ -206,7 +206,7 @@ impl Uploads {
         if requests.is_empty() {
             return Ok(requests);
         }
-        let usage = self.store.users.usage(user).await?;
+        let usage = self.store.usage(user).await?;
         let mut unresolved = Vec::new();
         for request in requests {
             match self.quota.quota_error(usage, request.upload.bytes()) {

@@ -20,7 +20,7 @@ pub(in crate::domain) struct Quota {
 impl Quota {
     /// Returns, as the error, why a reservation of `size` bytes was rejected; `Ok` if it would succeed now.
     pub(in crate::domain) async fn explain_rejection(&self, user: UserId, size: u64) -> Result<(), OpenError> {
-        let usage = self.store.users.usage(user).await?;
+        let usage = self.store.usage(user).await?;
         self.quota_error(usage, size).map_or(Ok(()), Err)
     }
 
@@ -37,7 +37,7 @@ impl Quota {
     /// # Errors
     /// [`StoreError`].
     pub(in crate::domain) async fn owned_quota(&self, user: UserId) -> Result<u64, StoreError> {
-        let (usage, default_quota) = (self.store.users.usage(user).await?, self.settings.quota_bytes);
+        let (usage, default_quota) = (self.store.usage(user).await?, self.settings.quota_bytes);
         Ok(usage.map_or(default_quota, |usage| usage.quota(default_quota)))
     }
 

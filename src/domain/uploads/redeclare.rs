@@ -67,7 +67,7 @@ impl Uploads {
             if image.status != ImageStatus::Pending || image.reserved >= bytes {
                 return Ok(());
             }
-            let usage = self.store.users.usage(user).await?.ok_or(OpenError::NoAccount)?;
+            let usage = self.store.usage(user).await?.ok_or(OpenError::NoAccount)?;
             if let Some(error) = self.quota.excess_error(usage, bytes - image.reserved) {
                 return Err(error);
             }

@@ -1,7 +1,7 @@
 //! Queries and updates of reservations in the documents of images: decides announced steps, finds and postpones reservations that
 //! no longer fit the state, and reads the fields that settling legacy holds (`store::users::legacy_holds`) needs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
@@ -74,6 +74,19 @@ impl Images {
             taken.extend(is_taken.then_some(step.step));
         }
         Ok(taken)
+    }
+
+    /// Returns those of the announced steps that their images have taken. The others may still be taken.
+    pub(in crate::store) async fn find_taken_steps(&self, user: UserId, steps: &[AnnouncedStep]) -> Result<Vec<StepId>, StoreError> {
+        let images: Vec<_> = steps.iter().map(|step| step.image).collect();
+        let records = self.collection.clone_with_type::<Document>();
+        let query = || async {
+            let find = records.find(owned_by_ids(user, &images)).projection(doc! { "lastStep": 1 });
+            find.await?.try_collect::<Vec<_>>().await
+        };
+        let found = self.mongo.read(Operation::find(&self.collection), query).await?;
+        let latest: HashSet<_> = found.iter().filter_map(|image| StepId::parse(image.get_str("lastStep").ok()?)).collect();
+        Ok(steps.iter().map(|step| step.step).filter(|step| latest.contains(step)).collect())
     }
 
     /// Returns whether the image has taken this step. Otherwise marks the image so that the step fails.

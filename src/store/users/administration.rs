@@ -8,7 +8,7 @@ use mongodb::{
 use time::OffsetDateTime;
 
 use super::{
-    Account, ID_PATTERN, Users,
+    Account, Counted, ID_PATTERN, Users,
     deletion::not_deleted,
     quota::{read_usage, usage_projection},
 };
@@ -46,10 +46,10 @@ pub struct CountedAccount {
 }
 
 /// A page of accounts.
-#[derive(Debug, Default)]
-pub struct AccountPage {
+#[derive(Debug)]
+pub struct AccountPage<Entry = CountedAccount> {
     /// The readable accounts, in the order of their creation.
-    pub accounts: Vec<CountedAccount>,
+    pub accounts: Vec<Entry>,
     /// The last record if more may follow, whether it is readable or not.
     pub next: Option<UserId>,
 }
@@ -57,10 +57,12 @@ pub struct AccountPage {
 impl Users {
     /// Returns accounts with their counters in the order of their creation, after `after`, in one query for at most `limit`
     /// records. An unreadable record is logged and left out; a record without a user id is not an account.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn page(&self, which: &UserFilter, after: Option<UserId>, limit: u32) -> Result<AccountPage, StoreError> {
+    pub(in crate::store) async fn page(
+        &self,
+        which: &UserFilter,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> Result<AccountPage<Counted<CountedAccount>>, StoreError> {
         let after = after.map_or_else(String::new, |after| after.to_string());
         let mut filter = not_deleted(doc! { "_id": { "$gt": &after, "$regex": ID_PATTERN } });
         match which {
@@ -134,9 +136,11 @@ impl Users {
 }
 
 /// Returns the account of a record. An unreadable record is logged, and does not make the rest of a page unreadable.
-fn readable(record: Document) -> Option<CountedAccount> {
+fn readable(record: Document) -> Option<Counted<CountedAccount>> {
     let id = record.get_str("_id").unwrap_or_default().to_owned();
-    let usage = read_usage(&record, &id);
-    let counted = Users::read_account(record).and_then(|account| Ok(CountedAccount { account, usage: usage? }));
+    let counted = read_usage(&record, &id).map(|usage| Counted::new(usage, &record));
+    let counted = counted.and_then(|Counted { value: usage, announced }| {
+        Ok(Counted { value: CountedAccount { account: Users::read_account(record)?, usage }, announced })
+    });
     counted.inspect_err(|error| tracing::error!(%error, "failed to read an account")).ok()
 }

@@ -17,7 +17,7 @@ use mongodb::{
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 
-use super::{ID_PATTERN, Users, deletion::not_deleted};
+use super::{Counted, ID_PATTERN, Users, deletion::not_deleted};
 use crate::{
     model::{Image, ImageId, Usage, UserId},
     store::{StoreError, count, datetime, driver_events::Operation, entries, integer, whole_number},
@@ -77,11 +77,8 @@ impl InsertedUploads {
 }
 
 impl Users {
-    /// Returns the user's counters.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn usage(&self, user: UserId) -> Result<Option<Usage>, StoreError> {
+    /// Returns the counters in the user's record.
+    pub(in crate::store) async fn usage(&self, user: UserId) -> Result<Option<Counted<Usage>>, StoreError> {
         let counts = self.collection.clone_with_type::<Document>();
         let found = self
             .mongo
@@ -89,7 +86,7 @@ impl Users {
                 counts.find_one(not_deleted(doc! { "_id": user.to_string() })).projection(usage_projection()).await
             })
             .await?;
-        found.map(|found| read_usage(&found, &user.to_string())).transpose()
+        found.map(|found| Ok(Counted::new(read_usage(&found, &user.to_string())?, &found))).transpose()
     }
 
     /// Counts new uploads, if both the quota and the limit of open uploads allow all of them: one conditional update, so that of
@@ -258,7 +255,7 @@ pub(super) fn fits_quota(bytes: u64, limits: QuotaLimits) -> Document {
 pub(super) fn usage_projection() -> Document {
     let is_number = doc! { "$in": [{ "$type": pending() }, ["int", "long"]] };
     let sum = doc! { "$add": [pending(), { "$cond": [{ "$isArray": "$holds" }, holds(), 0_i64] }] };
-    doc! { "usedBytes": 1, "images": 1, "quotaBytes": 1, "pending": { "$cond": [is_number, sum, "$pending"] } }
+    doc! { "usedBytes": 1, "images": 1, "quotaBytes": 1, "settling": 1, "pending": { "$cond": [is_number, sum, "$pending"] } }
 }
 
 /// Returns the counters of the record `id`.

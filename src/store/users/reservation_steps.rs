@@ -34,6 +34,22 @@ pub struct AnnouncedStep {
     pub hold: Option<u64>,
 }
 
+/// Counters of a user's record, with the announced steps that they do not include.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Counted<T> {
+    /// The counters.
+    pub(in crate::store) value: T,
+    /// The announced steps; their images may have taken them.
+    pub(in crate::store) announced: Vec<AnnouncedStep>,
+}
+
+impl<T> Counted<T> {
+    /// Reads the announced steps of the record that has the counters.
+    pub(super) fn new(value: T, record: &Document) -> Self {
+        Self { value, announced: announced_steps(record) }
+    }
+}
+
 /// The outcome of announcing steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum AnnounceOutcome {
@@ -147,7 +163,7 @@ impl Users {
         let projection = doc! { "settling": projection };
         let query = || async { users.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
         let found = self.mongo.read(Operation::find(&self.collection), query).await?.unwrap_or_default();
-        Ok(entries(&found, "settling").filter_map(parse_step).collect())
+        Ok(announced_steps(&found))
     }
 
     /// Returns steps that were announced before `before`, of at most `users` users and at most `each` of a user: left by servers
@@ -188,6 +204,11 @@ fn entry(step: &AnnouncedStep) -> Document {
         entry.insert("hold", integer(bytes));
     }
     entry
+}
+
+/// Returns the announced steps of a user's record, except damaged ones.
+fn announced_steps(record: &Document) -> Vec<AnnouncedStep> {
+    entries(record, "settling").filter_map(parse_step).collect()
 }
 
 /// Converts an announced step; `None` if it is damaged.

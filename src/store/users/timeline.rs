@@ -4,22 +4,18 @@
 
 use mongodb::bson::{Document, doc};
 
-use super::{Users, deletion::not_deleted};
+use super::{Counted, Users, deletion::not_deleted};
 use crate::{
     model::{TimelineMonth, UserId},
     store::{StoreError, driver_events::Operation, whole_number},
 };
 
 impl Users {
-    /// Returns the months in which the user has images, the latest first, with the number of images. `None` if the user does not
-    /// exist.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn timeline(&self, user: UserId) -> Result<Option<Vec<(TimelineMonth, u64)>>, StoreError> {
+    /// Returns the months in the user's record, the latest first, with the number of images. `None` if the user does not exist.
+    pub(in crate::store) async fn timeline(&self, user: UserId) -> Result<Option<Counted<Vec<(TimelineMonth, u64)>>>, StoreError> {
         let users = self.collection.clone_with_type::<Document>();
         let filter = not_deleted(doc! { "_id": user.to_string() });
-        let find = || async { users.find_one(filter.clone()).projection(doc! { "timeline": 1 }).await };
+        let find = || async { users.find_one(filter.clone()).projection(doc! { "timeline": 1, "settling": 1 }).await };
         let found = self.mongo.read(Operation::find(&self.collection), find).await?;
         Ok(found.map(|found| {
             let counts = found.get_document("timeline").ok();
@@ -30,7 +26,7 @@ impl Users {
             let mut months: Vec<_> =
                 counts.into_iter().flat_map(|counts| counts.keys().filter_map(|name| count(counts, name))).collect();
             months.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
-            months
+            Counted::new(months, &found)
         }))
     }
 }

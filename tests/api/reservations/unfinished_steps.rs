@@ -6,6 +6,8 @@ use std::sync::{
 };
 
 use mongodb::bson::Bson;
+use serde_json::Value;
+use valet::model::Scope;
 
 use super::{Caller, DateTime, Document, TestApp, after, doc, unique_png, usage, user_of};
 use crate::mongodb_relay::{command, start_server_behind_relay};
@@ -192,10 +194,72 @@ async fn upload_is_confirmed_although_its_owners_counters_are_damaged() {
     set(doc! { "usedBytes": "damaged" }).await;
     let confirmed = ada.confirm(ticket.id()).await;
     assert_eq!((confirmed.status, &confirmed.json["id"]), (200, &ticket.json["id"]), "{confirmed:?}");
+    app.app.valet.confirmation.wait_for_counts().await;
     set(doc! { "usedBytes": counted, "settling.0.at": DateTime::from_millis(1000) }).await;
     app.sweep(after(1)).await;
     assert_eq!(steps_of(&ada).await, 0);
     let (_, images, pending) = usage(&ada).await;
     assert_eq!((images, pending), (1, 0));
     app.audit().await;
+}
+
+/// A reader of a user's counters through the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Me,
+    Timeline,
+    User,
+    Users,
+    Opening,
+    Deletion,
+}
+
+/// Undoes the last update of an image's confirm, as if the server had died before it: the image has taken its step, which is not
+/// counted.
+async fn uncount_confirm(ada: &Caller<'_>, image: &str) {
+    let record = ada.app.db_image(image).await.unwrap();
+    let (step, (bytes, images, pending)) = (record.get_str("lastStep").unwrap(), (-7, 1, -1));
+    begin_step(ada, image, (bytes, images, pending), DateTime::now()).await;
+    let entry = user_of(ada).await.get_array("settling").unwrap()[0].as_document().unwrap().clone();
+    let month = format!("timeline.{}", entry.get_str("month").unwrap());
+    let counters = doc! { "usedBytes": -bytes, "images": -images, "pending": -pending, month: -images };
+    let undone = doc! { "$inc": counters, "$set": { "settling.0.step": step } };
+    ada.app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, undone).await.unwrap();
+}
+
+/// A server dies after a confirm was answered and before it is counted: whatever reads the counters next includes the image.
+#[tokio::test]
+async fn confirmed_image_is_counted_for_every_reader_although_its_server_died() {
+    use Reader::{Deletion, Me, Opening, Timeline, User, Users};
+    for reader in [Me, Timeline, User, Users, Opening, Deletion] {
+        let app = TestApp::start_with(|config| config.uploads.max_pending = 1).await;
+        let (ada, key) = (app.user().await, app.create_service_key(&Scope::ALL).await);
+        let image = ada.upload("a.png", "image/png", &unique_png()).await;
+        let id = image["id"].as_str().unwrap();
+        let before = usage(&ada).await;
+        uncount_confirm(&ada, id).await;
+        assert_eq!((user_of(&ada).await.get_i64("images").unwrap(), steps_of(&ada).await), (0, 1));
+        let counted = |answer: &Value| (answer["bytes"].as_i64().unwrap(), answer["images"].as_i64().unwrap());
+        match reader {
+            Me => assert_eq!(usage(&ada).await, before),
+            Timeline => assert_eq!(ada.get("/api/images/timeline").await.json["months"][0]["count"], 1),
+            User => {
+                let user = key.get(&format!("/api/admin/users/{}", ada.id)).await;
+                assert_eq!(counted(&user.json["usage"]), (before.0, before.1), "{user:?}");
+            }
+            Users => {
+                let users = key.get(&format!("/api/admin/users?email={}", ada.email)).await;
+                assert_eq!(counted(&users.json["users"][0]["usage"]), (before.0, before.1), "{users:?}");
+            }
+            Opening => assert_eq!(ada.open_upload("b.png", "image/png", &unique_png()).await.status, 201),
+            Deletion => {
+                assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
+                let (_, images, pending) = usage(&ada).await;
+                assert_eq!((images, pending), (0, 0));
+            }
+        }
+        assert_eq!(steps_of(&ada).await, 0, "{reader:?}");
+        app.sweep(after(180)).await;
+        app.audit().await;
+    }
 }

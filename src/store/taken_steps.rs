@@ -1,0 +1,201 @@
+//! Steps that an image has taken and whose entry is still in its owner's `settling`. The confirm of an upload answers without
+//! waiting for the update that removes the entry and counts the step: a task of this server makes it, for all steps of a user
+//! that wait at the same time.
+//!
+//! The entry is the marker by which any other server counts the step: when it reads the counters ([`Store::usage`]), when it
+//! takes the next step of the image, or when the sweeper finds the entry. So the counters that are read include every image that
+//! was acknowledged before, also if this server died.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{AccountPage, AnnouncedStep, Store, StoreError, UserFilter, failpoint, mongo::DEADLINE, request_origin, users::Counted};
+use crate::model::{ImageId, TimelineMonth, Usage, UserId};
+
+/// Maximum number of steps that one update counts.
+const STEPS_PER_UPDATE: usize = 100;
+
+/// Steps of this server that are not counted yet, by user.
+#[derive(Debug, Default)]
+pub(super) struct TakenSteps {
+    /// A user has an entry as long as a task counts its steps.
+    users: Mutex<HashMap<UserId, StepsOfUser>>,
+    /// Notified after each update.
+    counted: Notify,
+}
+
+/// Steps of a user that are not counted yet.
+#[derive(Debug, Default)]
+struct StepsOfUser {
+    /// Steps of the next updates.
+    waiting: Vec<AnnouncedStep>,
+    /// Images whose steps the current update counts.
+    current: Vec<ImageId>,
+}
+
+impl StepsOfUser {
+    /// Returns the images whose steps are not counted yet.
+    fn images(&self) -> impl Iterator<Item = ImageId> {
+        self.waiting.iter().map(|step| step.image).chain(self.current.iter().copied())
+    }
+}
+
+impl TakenSteps {
+    /// Adds a step. Returns whether no task counts the user's steps yet, so that the caller starts one.
+    fn add(&self, user: UserId, step: AnnouncedStep) -> bool {
+        let mut users = self.users.lock();
+        let is_first = !users.contains_key(&user);
+        users.entry(user).or_default().waiting.push(step);
+        is_first
+    }
+
+    /// Returns the steps of the user's next update, after the previous one. `None` if no step waits: the task ends.
+    fn next(&self, user: UserId) -> Option<Vec<AnnouncedStep>> {
+        let mut users = self.users.lock();
+        let steps = users.get_mut(&user).map(|of_user| {
+            let steps: Vec<_> = of_user.waiting.drain(..of_user.waiting.len().min(STEPS_PER_UPDATE)).collect();
+            of_user.current = steps.iter().map(|step| step.image).collect();
+            steps
+        });
+        let steps = steps.filter(|steps| !steps.is_empty());
+        if steps.is_none() {
+            users.remove(&user);
+        }
+        drop(users);
+        self.counted.notify_waiters();
+        steps
+    }
+
+    /// Returns the user's images whose steps are not counted yet.
+    fn images_of(&self, user: UserId) -> Vec<ImageId> {
+        self.users.lock().get(&user).map_or_else(Vec::new, |steps| steps.images().collect())
+    }
+
+    /// Waits until the present steps of these images are counted, or their updates have failed.
+    pub(super) async fn wait_for(&self, user: UserId, images: &[ImageId]) {
+        let is_counted = || self.users.lock().get(&user).is_none_or(|steps| !steps.images().any(|image| images.contains(&image)));
+        let counted = async {
+            loop {
+                let mut next = std::pin::pin!(self.counted.notified());
+                // Before the test, so that an update which ends after it is not missed.
+                next.as_mut().enable();
+                if is_counted() {
+                    return;
+                }
+                next.await;
+            }
+        };
+        // The caller does not depend on it: other servers' steps are not waited for either.
+        let _ = tokio::time::timeout(DEADLINE, counted).await;
+    }
+
+    /// Waits until the present steps of all users are counted, or their updates have failed.
+    async fn wait_for_all(&self) {
+        let present: Vec<_> = self.users.lock().iter().map(|(user, steps)| (*user, steps.images().collect::<Vec<_>>())).collect();
+        for (user, images) in present {
+            self.wait_for(user, &images).await;
+        }
+    }
+}
+
+impl Store {
+    /// Counts a step that its image has taken, in a task of its own, with the user's other steps that wait.
+    pub(super) fn count_later(&self, user: UserId, step: AnnouncedStep) {
+        if !self.taken.add(user, step) {
+            return;
+        }
+        let (users, taken) = (self.users.clone(), Arc::clone(&self.taken));
+        let count = async move {
+            while let Some(steps) = taken.next(user) {
+                let ids: Vec<_> = steps.iter().map(|step| step.step).collect();
+                if let Err(error) = users.close_steps(user, &steps, &ids).await {
+                    tracing::warn!(%user, %error, steps = steps.len(), "failed to count confirmed images; the sweeper retries");
+                }
+            }
+        };
+        tokio::spawn(request_origin::inherit(failpoint::inherit(count)));
+    }
+
+    /// Waits until this server has counted the steps that its images have taken so far.
+    pub async fn wait_for_counts(&self) {
+        self.taken.wait_for_all().await;
+    }
+
+    /// Waits until this server has counted the steps that the user's images have taken so far.
+    async fn wait_for_counts_of(&self, user: UserId) {
+        self.taken.wait_for(user, &self.taken.images_of(user)).await;
+    }
+
+    /// Returns the user's counters, with all images that were acknowledged before. `None` if the user does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn usage(&self, user: UserId) -> Result<Option<Usage>, StoreError> {
+        self.wait_for_counts_of(user).await;
+        match self.users.usage(user).await? {
+            Some(found) if self.count_taken_steps(user, &found.announced).await? => {
+                Ok(self.users.usage(user).await?.map(|found| found.value))
+            }
+            found => Ok(found.map(|found| found.value)),
+        }
+    }
+
+    /// Returns the months in which the user has images, the latest first, with the number of images, with all images that were
+    /// acknowledged before. `None` if the user does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn timeline(&self, user: UserId) -> Result<Option<Vec<(TimelineMonth, u64)>>, StoreError> {
+        self.wait_for_counts_of(user).await;
+        match self.users.timeline(user).await? {
+            Some(found) if self.count_taken_steps(user, &found.announced).await? => {
+                Ok(self.users.timeline(user).await?.map(|found| found.value))
+            }
+            found => Ok(found.map(|found| found.value)),
+        }
+    }
+
+    /// Returns accounts with their counters, with all images that were acknowledged before, in the order of their creation, after
+    /// `after`, for at most `limit` records. An unreadable record is logged and left out; a record without a user id is not an
+    /// account.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn account_page(
+        &self,
+        which: &UserFilter,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> Result<AccountPage, StoreError> {
+        let AccountPage { accounts: found, next } = self.users.page(which, after, limit).await?;
+        let mut accounts = Vec::with_capacity(found.len());
+        for Counted { value: mut counted, announced } in found {
+            let user = counted.account.user.id;
+            match self.count_taken_steps(user, &announced).await {
+                Ok(false) => {}
+                Ok(true) => counted.usage = self.usage(user).await?.unwrap_or(counted.usage),
+                Err(error) if error.is_temporary() => return Err(error),
+                Err(error) => tracing::error!(%user, %error, "failed to count the images of an account"),
+            }
+            accounts.push(counted);
+        }
+        Ok(AccountPage { accounts, next })
+    }
+
+    /// Counts those of the announced steps that their images have taken; the others may still be taken. Returns whether there
+    /// were any.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn count_taken_steps(&self, user: UserId, steps: &[AnnouncedStep]) -> Result<bool, StoreError> {
+        if steps.is_empty() {
+            return Ok(false);
+        }
+        let taken = self.images.find_taken_steps(user, steps).await?;
+        let steps: Vec<_> = steps.iter().filter(|step| taken.contains(&step.step)).copied().collect();
+        self.users.close_steps(user, &steps, &taken).await?;
+        Ok(!steps.is_empty())
+    }
+}
