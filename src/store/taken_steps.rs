@@ -6,7 +6,7 @@
 //! takes the next step of the image, or when the sweeper finds the entry. So the counters that are read include every image that
 //! was acknowledged before, also if this server died.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -16,6 +16,8 @@ use crate::model::{ImageId, TimelineMonth, Usage, UserId};
 
 /// Maximum number of steps that one update counts.
 const STEPS_PER_UPDATE: usize = 100;
+/// Maximum wait for updates of this server: short, because a caller that does not wait counts the steps itself.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Steps of this server that are not counted yet, by user.
 #[derive(Debug, Default)]
@@ -88,15 +90,18 @@ impl TakenSteps {
             }
         };
         // The caller does not depend on it: other servers' steps are not waited for either.
-        let _ = tokio::time::timeout(DEADLINE, counted).await;
+        let _ = tokio::time::timeout(MAX_WAIT, counted).await;
     }
 
     /// Waits until the present steps of all users are counted, or their updates have failed.
     async fn wait_for_all(&self) {
         let present: Vec<_> = self.users.lock().iter().map(|(user, steps)| (*user, steps.images().collect::<Vec<_>>())).collect();
-        for (user, images) in present {
-            self.wait_for(user, &images).await;
-        }
+        let all = async {
+            for (user, images) in present {
+                self.wait_for(user, &images).await;
+            }
+        };
+        let _ = tokio::time::timeout(DEADLINE, all).await;
     }
 }
 
@@ -197,5 +202,50 @@ impl Store {
         let steps: Vec<_> = steps.iter().filter(|step| taken.contains(&step.step)).copied().collect();
         self.users.close_steps(user, &steps, &taken).await?;
         Ok(!steps.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, poll};
+
+    use super::*;
+
+    fn step() -> AnnouncedStep {
+        AnnouncedStep { image: ImageId::new(), step: crate::model::StepId::new(), before: None, hold: None }
+    }
+
+    #[tokio::test]
+    async fn one_task_counts_all_steps_of_a_user() {
+        let (taken, user) = (TakenSteps::default(), UserId::new());
+        let steps: Vec<_> = (0..=STEPS_PER_UPDATE).map(|_| step()).collect();
+        let started = steps.iter().filter(|step| taken.add(user, **step)).count();
+        assert_eq!(started, 1);
+        assert!(taken.add(UserId::new(), step()), "another user has a task of its own");
+        let images = |steps: Vec<AnnouncedStep>| steps.iter().map(|step| step.image).collect::<Vec<_>>();
+        let (first, second) = (taken.next(user).map(images), taken.next(user).map(images));
+        assert_eq!([first.unwrap(), second.unwrap()].concat(), images(steps));
+        assert_eq!(taken.images_of(user).len(), 1, "the steps of the current update are not counted yet");
+        assert!(taken.next(user).is_none());
+        assert!(taken.add(user, step()), "the task has ended");
+    }
+
+    #[tokio::test]
+    async fn callers_wait_for_present_steps_only_and_not_for_ever() {
+        let (taken, user, awaited) = (TakenSteps::default(), UserId::new(), step());
+        taken.add(user, awaited);
+        assert!(taken.wait_for(user, &[ImageId::new()]).now_or_never().is_some(), "another image");
+        assert!(taken.wait_for(UserId::new(), &[awaited.image]).now_or_never().is_some(), "another user");
+        let images = [awaited.image];
+        let mut waiting = Box::pin(taken.wait_for(user, &images));
+        assert!(poll!(&mut waiting).is_pending());
+        taken.next(user);
+        assert!(poll!(&mut waiting).is_pending(), "the update is under way");
+        taken.add(user, step());
+        taken.next(user);
+        assert!(poll!(&mut waiting).is_ready(), "a later step does not prolong the wait");
+        let began = std::time::Instant::now();
+        taken.wait_for_all().await;
+        assert!(began.elapsed() >= MAX_WAIT, "an update that hangs");
     }
 }
