@@ -11,7 +11,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{AccountPage, AnnouncedStep, Store, StoreError, UserFilter, failpoint, mongo::DEADLINE, request_origin, users::Counted};
+use super::{
+    AccountPage, AnnouncedStep, Store, StoreError, UserFilter, failpoint, mongo::DEADLINE, request_origin, users::Counted,
+};
 use crate::model::{ImageId, TimelineMonth, Usage, UserId};
 
 /// Maximum number of steps that one update counts.
@@ -168,12 +170,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn account_page(
-        &self,
-        which: &UserFilter,
-        after: Option<UserId>,
-        limit: u32,
-    ) -> Result<AccountPage, StoreError> {
+    pub async fn account_page(&self, which: &UserFilter, after: Option<UserId>, limit: u32) -> Result<AccountPage, StoreError> {
         let AccountPage { accounts: found, next } = self.users.page(which, after, limit).await?;
         let mut accounts = Vec::with_capacity(found.len());
         for Counted { value: mut counted, announced } in found {

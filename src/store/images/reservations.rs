@@ -77,7 +77,11 @@ impl Images {
     }
 
     /// Returns those of the announced steps that their images have taken. The others may still be taken.
-    pub(in crate::store) async fn find_taken_steps(&self, user: UserId, steps: &[AnnouncedStep]) -> Result<Vec<StepId>, StoreError> {
+    pub(in crate::store) async fn find_taken_steps(
+        &self,
+        user: UserId,
+        steps: &[AnnouncedStep],
+    ) -> Result<Vec<StepId>, StoreError> {
         let images: Vec<_> = steps.iter().map(|step| step.image).collect();
         let records = self.collection.clone_with_type::<Document>();
         let query = || async {

@@ -12,7 +12,10 @@ use crate::{
 
 impl Users {
     /// Returns the months in the user's record, the latest first, with the number of images. `None` if the user does not exist.
-    pub(in crate::store) async fn timeline(&self, user: UserId) -> Result<Option<Counted<Vec<(TimelineMonth, u64)>>>, StoreError> {
+    pub(in crate::store) async fn timeline(
+        &self,
+        user: UserId,
+    ) -> Result<Option<Counted<Vec<(TimelineMonth, u64)>>>, StoreError> {
         let users = self.collection.clone_with_type::<Document>();
         let filter = not_deleted(doc! { "_id": user.to_string() });
         let find = || async { users.find_one(filter.clone()).projection(doc! { "timeline": 1, "settling": 1 }).await };
