@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use time::{Duration, OffsetDateTime};
 
-use crate::store::{QueuedImage, QueuedRendering, StoreError};
+use crate::store::{QueuedImage, StoreError};
 
 /// Items of the page that is read behind a queue's front.
 const PAGE: usize = 5000;
@@ -28,20 +28,6 @@ pub(super) trait Queued {
 }
 
 impl Queued for QueuedImage {
-    fn id(&self) -> String {
-        self.id()
-    }
-
-    fn owner(&self) -> String {
-        self.owner()
-    }
-
-    fn due(&self) -> OffsetDateTime {
-        self.due
-    }
-}
-
-impl Queued for QueuedRendering {
     fn id(&self) -> String {
         self.id()
     }
@@ -95,26 +81,23 @@ impl Turns {
     where
         Found: Future<Output = Result<Vec<T>, StoreError>>,
     {
-        let mut due = find(None, limit).await?;
+        let mut due = with_owners(find(None, limit).await?, T::owner);
         let (mut page, mut next_page) = (None, None);
-        if let Some(last) = due.last().filter(|_| due.len() >= limit && has_repeated_owner(&due)) {
+        if let Some((_, last)) = due.last().filter(|_| due.len() >= limit && has_repeated_owner(&due)) {
             let from = self.0.lock().page_after(last.due());
             let behind = find(Some(from), PAGE).await?;
             let is_full = behind.len() >= PAGE;
             page = Some(from);
             // A page of items that are due at the same time ends its time.
             next_page = behind.last().filter(|_| is_full).map(|last| last.due().max(from + Duration::MILLISECOND));
-            let front: HashSet<_> = due.iter().map(T::id).collect();
-            due.extend(behind.into_iter().filter(|item| !front.contains(&item.id())));
+            let front: HashSet<_> = due.iter().map(|(_, item)| item.id()).collect();
+            due.extend(with_owners(behind.into_iter().filter(|item| !front.contains(&item.id())), T::owner));
         }
         let mut state = self.0.lock();
         (state.page, state.next_page) = (page, next_page);
-        let owners = due.iter().map(T::owner).map(|owner| {
-            let turn = state.turn(&owner);
-            (owner, turn)
-        });
-        state.latest = owners.collect();
-        Ok(sorted(due, T::owner, |owner| state.turn(owner), limit))
+        let owners: HashSet<_> = due.iter().map(|(owner, _)| owner).collect();
+        state.latest = owners.into_iter().map(|owner| (owner.clone(), state.turn(owner))).collect();
+        Ok(sorted(due, |owner| state.turn(owner), limit))
     }
 }
 
@@ -133,24 +116,28 @@ impl State {
     }
 }
 
+/// Returns the items, each with its owner, whose text is built once for each item.
+fn with_owners<T>(items: impl IntoIterator<Item = T>, owner: impl Fn(&T) -> String) -> Vec<(String, T)> {
+    items.into_iter().map(|item| (owner(&item), item)).collect()
+}
+
 /// Returns whether several items have the same owner.
-fn has_repeated_owner<T: Queued>(due: &[T]) -> bool {
+fn has_repeated_owner<T>(due: &[(String, T)]) -> bool {
     let mut owners = HashSet::with_capacity(due.len());
-    !due.iter().all(|item| owners.insert(item.owner()))
+    !due.iter().all(|(owner, _)| owners.insert(owner))
 }
 
 /// Returns the items of `due`, one of each owner in turn; each owner's items stay in order.
 pub(super) fn in_turns<T>(due: Vec<T>, owner: impl Fn(&T) -> String) -> Vec<T> {
-    sorted(due, owner, |_| 0, usize::MAX)
+    sorted(with_owners(due, owner), |_| 0, usize::MAX)
 }
 
 /// Returns at most `limit` items of `due`, one of each owner in turn, the owners in the order of `latest`; each owner's items stay in
 /// order.
-fn sorted<T>(due: Vec<T>, owner: impl Fn(&T) -> String, latest: impl Fn(&str) -> u64, limit: usize) -> Vec<T> {
+fn sorted<T>(due: Vec<(String, T)>, latest: impl Fn(&str) -> u64, limit: usize) -> Vec<T> {
     let mut turns: Vec<(usize, u64, usize, T)> = Vec::with_capacity(due.len());
     let mut seen: HashMap<String, usize> = HashMap::new();
-    for (position, item) in due.into_iter().enumerate() {
-        let owner = owner(&item);
+    for (position, (owner, item)) in due.into_iter().enumerate() {
         let latest = latest(&owner);
         let turn = seen.entry(owner).or_default();
         turns.push((*turn, latest, position, item));

@@ -54,10 +54,9 @@ pub use error::StoreError;
 pub use failpoint::without_failpoints;
 pub use image_changes::{ChangeFeed, FeedError, FeedPoint, FeedStart, ImageChange, ImageChanges};
 pub use images::{
-    ClaimOutcome, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, MadeDue, MadePictures,
-    ObjectCreationClaim, OpenedLifetimes, Postponement, PreviewWait, QueuedImage, QueuedRendering, RawGalleryPage,
-    RemainingImage, RenderingClaim, ReservationStatus, StateCount, UnreadCaptures, UnreadableImage, UnrenderedPage,
-    UnsettledKind,
+    ClaimOutcome, GalleryRow, ImageQueue, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, MadeDue,
+    MadePictures, ObjectCreationClaim, OpenedLifetimes, Postponement, PreviewWait, QueuedImage, RawGalleryPage, RemainingImage,
+    ReservationStatus, StateCount, SweepHints, UnreadCaptures, UnreadableImage, UnrenderedPage, UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::{GetSeries, Objects};

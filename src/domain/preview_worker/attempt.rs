@@ -18,7 +18,7 @@ use crate::{
         Dimensions, Format, Image, ObjectKey, RenderingFailure,
         decoding::{MAX_FILE_BYTES, Picture, Sandbox},
     },
-    store::{Lease, MadePictures, QueuedRendering, RenderingClaim, StoreError},
+    store::{ClaimOutcome, Lease, MadePictures, QueuedImage, StoreError},
 };
 
 /// Lease of a claim.
@@ -67,7 +67,7 @@ impl From<RenderFailure> for Attempt {
 impl PreviewWorker {
     /// Claims an image that was due at `now`, and makes its pictures. Returns whether this worker claimed the image, and no other
     /// attempt follows.
-    pub(super) async fn render_queued(&self, renderer: &Renderer, queued: &QueuedRendering, now: OffsetDateTime) -> bool {
+    pub(super) async fn render_queued(&self, renderer: &Renderer, queued: &QueuedImage, now: OffsetDateTime) -> bool {
         let claim = match self.store.images.claim_rendering(queued, now, LEASE_DURATION).await {
             Ok(claim) => claim,
             Err(error) => {
@@ -77,18 +77,18 @@ impl PreviewWorker {
         };
         let began = Instant::now();
         let (attempt, attempts, lease) = match claim {
-            RenderingClaim::Lost => return false,
-            RenderingClaim::Unreadable(error, lease) => {
+            ClaimOutcome::Lost => return false,
+            ClaimOutcome::Unreadable(error, lease) => {
                 tracing::error!(%error, "failed to read the record of an image whose previews are due");
                 (Attempt::Failed(RenderingFailure::Unreadable), 0, lease)
             }
-            RenderingClaim::Image(image, lease) => {
+            ClaimOutcome::Image(image, lease) => {
                 let attempts = image.rendering.as_ref().map_or(0, |rendering| rendering.attempts);
                 (self.try_image(renderer, &image, attempts, lease).await, attempts, lease)
             }
         };
         METRICS.preview_duration.observe(began.elapsed().as_secs_f64());
-        match self.end_claim(&queued.claimed(lease), &attempt, attempts, lease).await {
+        match self.end_claim(&queued.with_due(lease.ends), &attempt, attempts, lease).await {
             Ok(outcome) => {
                 Metrics::count(&METRICS.preview_attempts, outcome, 1);
                 !matches!(outcome, "retried" | "postponed")
@@ -175,7 +175,7 @@ impl PreviewWorker {
     /// Records the result; returns its name in metrics.
     async fn end_claim(
         &self,
-        claimed: &QueuedRendering,
+        claimed: &QueuedImage,
         attempt: &Attempt,
         attempts: u32,
         lease: Lease,
@@ -203,7 +203,7 @@ impl PreviewWorker {
     }
 
     /// Records that an image has no pictures; returns the failure's name in metrics.
-    async fn give_up(&self, claimed: &QueuedRendering, failure: RenderingFailure) -> Result<&'static str, StoreError> {
+    async fn give_up(&self, claimed: &QueuedImage, failure: RenderingFailure) -> Result<&'static str, StoreError> {
         tracing::info!(image = %claimed.id(), failure = failure.as_str(), "an image has no previews");
         self.store.images.fail_rendering(claimed, failure).await.map(|_| failure.as_str())
     }

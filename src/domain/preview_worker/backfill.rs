@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::PreviewWorker;
 use crate::{
     domain::rendering::Renderer,
-    store::{QueuedRendering, StoreError},
+    store::{ImageQueue, QueuedImage, StoreError},
 };
 
 /// Records that are read at once.
@@ -104,7 +104,7 @@ impl PreviewWorker {
                 for chunk in page.chunks(CONVERSIONS_PER_SECOND) {
                     *queued += self.pace(self.store.images.request_conversions(chunk)).await?;
                 }
-                Ok(page.last().map(QueuedRendering::id))
+                Ok(page.last().map(QueuedImage::id))
             }
         }
     }
@@ -122,7 +122,7 @@ impl PreviewWorker {
     async fn wait_for_backlog(&self) -> Result<(), StoreError> {
         loop {
             let now = self.store.now().await?;
-            if self.store.images.find_due_renderings(None, now, MAX_BACKLOG).await?.len() < MAX_BACKLOG {
+            if self.store.images.find_due(ImageQueue::Workers, None, now, MAX_BACKLOG).await?.len() < MAX_BACKLOG {
                 return Ok(());
             }
             tokio::time::sleep(BACKLOG_PAUSE).await;

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{rendering::Renderer, sweeper::PairWatch, turns::Turns};
 use crate::{
     config,
-    store::{Objects, QueuedRendering, Store, StoreError, without_failpoints},
+    store::{Objects, QueuedImage, Store, StoreError, without_failpoints},
 };
 
 /// Interval between two reads of the queue.
@@ -126,7 +126,7 @@ impl PreviewWorker {
     /// Makes pictures until `stop`, then waits for the images under way, within `STOP_DEADLINE`.
     async fn work_until(&self, renderer: &Renderer, stop: &CancellationToken) {
         let (mut running, mut under_way) = (FuturesUnordered::new(), HashSet::new());
-        let mut waiting = VecDeque::<QueuedRendering>::new();
+        let mut waiting = VecDeque::<QueuedImage>::new();
         let (mut now, mut next_read, mut next_report) = (OffsetDateTime::UNIX_EPOCH, Instant::now(), Instant::now());
         while !stop.is_cancelled() {
             if running.len() < concurrency() && Instant::now() >= next_read {

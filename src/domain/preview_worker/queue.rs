@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::PreviewWorker;
 use crate::{
     metrics::METRICS,
-    store::{QueuedRendering, StoreError},
+    store::{ImageQueue, QueuedImage, StoreError},
 };
 
 /// Images that are read from the front of the queue at once.
@@ -15,7 +15,7 @@ const QUEUE_BATCH: usize = 200;
 
 impl PreviewWorker {
     /// Returns the next images, with the time at which they were due, and sets the metric of their number.
-    pub(super) async fn read_queue(&self) -> Result<(OffsetDateTime, VecDeque<QueuedRendering>), StoreError> {
+    pub(super) async fn read_queue(&self) -> Result<(OffsetDateTime, VecDeque<QueuedImage>), StoreError> {
         let now = self.store.now().await?;
         let due = self.next_images_to_render(now).await?;
         METRICS.preview_backlog.set(i64::try_from(due.len()).unwrap_or(i64::MAX));
@@ -34,7 +34,7 @@ impl PreviewWorker {
     }
 
     /// Returns images that are due at `now`, in turns between owners.
-    pub(super) async fn next_images_to_render(&self, now: OffsetDateTime) -> Result<Vec<QueuedRendering>, StoreError> {
-        self.turns.next_due(QUEUE_BATCH, |from, limit| self.store.images.find_due_renderings(from, now, limit)).await
+    pub(super) async fn next_images_to_render(&self, now: OffsetDateTime) -> Result<Vec<QueuedImage>, StoreError> {
+        self.turns.next_due(QUEUE_BATCH, |from, limit| self.store.images.find_due(ImageQueue::Workers, from, now, limit)).await
     }
 }

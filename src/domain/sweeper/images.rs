@@ -28,7 +28,7 @@ use crate::{
         permanent_failures::concerns_only_record,
         sweep_backoff::{FIRST_DELAY, backoff},
     },
-    store::{ClaimOutcome, Lease, Postponement, QueuedImage, StoreError},
+    store::{ClaimOutcome, ImageQueue, Lease, Postponement, QueuedImage, StoreError},
 };
 
 /// Maximum number of images that are read from the front of the queue at once, and are swept in a round.
@@ -228,7 +228,8 @@ impl Sweeper {
             SweepScope::Round(now) => now,
             SweepScope::Continuous => self.store.now().await?,
         };
-        let due = self.turns.next_due(QUEUE_BATCH, |from, limit| self.store.images.find_due_for_sweep(from, now, limit));
+        let due =
+            self.turns.next_due(QUEUE_BATCH, |from, limit| self.store.images.find_due(ImageQueue::Sweeper, from, now, limit));
         let images = VecDeque::from(due.await?);
         Ok(Waiting { found_some: !images.is_empty(), images, now, read_at })
     }
@@ -265,8 +266,8 @@ impl Sweeper {
 
     /// Returns whether an image is expected to be slow: its last attempt failed, or its many bytes are hashed or copied.
     fn takes_long(&self, due: &QueuedImage) -> bool {
-        let reads_bytes = due.is_pending && (self.capabilities.copies_uploads() || !self.capabilities.trusts_checksums());
-        due.failures > 0 || (reads_bytes && due.bytes > LARGE_UPLOAD_BYTES)
+        let reads_bytes = due.sweep.is_pending && (self.capabilities.copies_uploads() || !self.capabilities.trusts_checksums());
+        due.sweep.failures > 0 || (reads_bytes && due.sweep.bytes > LARGE_UPLOAD_BYTES)
     }
 
     /// Puts an image into the slow lane, or postpones it if the lane is full.
@@ -309,10 +310,10 @@ impl Sweeper {
         let Err(error) = swept else { return };
         tally.add(Swept { failed: 1, ..Swept::default() });
         let (failures, wait) = if concerns_only_record(&self.objects, &error).await {
-            let failures = due.failures.saturating_add(1);
+            let failures = due.sweep.failures.saturating_add(1);
             (failures, backoff(failures))
         } else {
-            (due.failures, FIRST_DELAY)
+            (due.sweep.failures, FIRST_DELAY)
         };
         tracing::warn!(image = %due.id(), %error, failures, "failed to sweep an image");
         let to = Postponement { due: lease.now + wait, failures };
@@ -348,7 +349,7 @@ impl Sweeper {
 
     /// Sweeps one image of the slow lane, with a lease by its size.
     async fn sweep_slowly(&self, due: &QueuedImage, tally: &Tally) {
-        let lease_for = LEASE_DURATION + Duration::from_secs(due.bytes / MIN_STORE_RATE);
+        let lease_for = LEASE_DURATION + Duration::from_secs(due.sweep.bytes / MIN_STORE_RATE);
         // The image was postponed by this delay when it was handed over.
         let now = due.due - HANDOVER_DELAY;
         let (swept, lease) = match self.store.images.claim(due, now, lease_for).await {

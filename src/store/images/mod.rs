@@ -7,7 +7,7 @@
 //! - Changes of state: `transitions`, with the updates of `transition_update`; `tombstone` inserts the tombstones of uploads that
 //!   were never inserted, `damaged_tombstone` recovers damaged ones, `deleted_account` ends the images of an account.
 //! - Pending uploads: `redeclaration` changes their declarations, `reservations` takes and finds steps of reservations.
-//! - Queues: `sweep_queue` of the sweeper, `renderings` of the workers.
+//! - Queues: `queue` reads them; `sweep_queue` has the claims and results of the sweeper, `renderings` those of the workers.
 //! - Lists: `page` has the pages of the gallery, with `elements` and `positions`; `captures` lists images whose files were never
 //!   read for the time taken, `inventory` all images for a comparison with the bucket; `state_counts` estimates their numbers.
 
@@ -21,6 +21,7 @@ mod inventory;
 mod lookup;
 mod page;
 mod positions;
+mod queue;
 mod redeclaration;
 mod renderings;
 mod reservations;
@@ -48,10 +49,11 @@ pub(super) use self::inventory::not_purged;
 pub use self::inventory::{Inventory, InventoryEntry};
 pub use self::lookup::LookupResult;
 pub use self::page::{GalleryRow, RawGalleryPage};
-pub use self::renderings::{MadePictures, QueuedRendering, RenderingClaim, UnrenderedPage};
+pub use self::queue::{ClaimOutcome, ImageQueue, Lease, QueuedImage, SweepHints};
+pub use self::renderings::{MadePictures, UnrenderedPage};
 pub use self::reservations::{ReservationStatus, UnreadableImage, UnsettledKind};
 pub use self::state_counts::StateCount;
-pub use self::sweep_queue::{ClaimOutcome, Lease, MadeDue, Postponement, PreviewWait, QueuedImage};
+pub use self::sweep_queue::{MadeDue, Postponement, PreviewWait};
 pub use self::transitions::ObjectCreationClaim;
 pub(super) use self::transitions::{ReservationEnd, tombstone_update};
 use super::{

@@ -3,8 +3,7 @@
 //! attempts that began; `written`, if objects may exist at the keys of the pictures; `failure`, the reason why there are no
 //! pictures. The field `pictures` has the sizes of the pictures that were made.
 //!
-//! A record is claimed by its id, its owner and its `rendering.due`, by raising `rendering.due` to the end of the lease, as in
-//! `sweep_queue`.
+//! `rendering.due` orders the workers' queue ([`ImageQueue::Workers`]); raising it to the end of the lease claims an image.
 
 use std::time::Duration;
 
@@ -16,11 +15,11 @@ use mongodb::{
 use time::OffsetDateTime;
 
 use super::{
-    Images, Lease,
+    Images,
     elements::{Elements, Value},
     inventory::not_purged,
     owned,
-    sweep_queue::{due_between, text},
+    queue::{ClaimOutcome, ImageQueue, Lease, QueuedImage},
 };
 use crate::{
     model::{ContentType, Dimensions, Image, ImageState, Rendering, RenderingFailure, ThumbHash},
@@ -30,75 +29,11 @@ use crate::{
 /// Maximum number of pictures of an image.
 const MAX_PICTURES: usize = 2;
 
-/// An image whose pictures are due. Any field may be damaged.
-#[derive(Debug, Clone)]
-pub struct QueuedRendering {
-    id: Bson,
-    user: Bson,
-    /// The field `rendering.due`, or `rendering` if that is not a document; its value as it is stored, also if it cannot be read as a
-    /// time. The condition of the claim.
-    stored: (&'static str, Bson),
-    /// Time at which it is due.
-    pub due: OffsetDateTime,
-}
-
-impl QueuedRendering {
-    /// Reads the fields of a record that the queue needs; without a readable `rendering.due`, it is due at `now`.
-    fn read(record: &Document, now: OffsetDateTime) -> Self {
-        let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
-        let stored = match record.get("rendering") {
-            Some(Bson::Document(rendering)) => ("rendering.due", rendering.get("due").cloned().into()),
-            other => ("rendering", other.cloned().into()),
-        };
-        Self { id: value("_id"), user: value("user"), stored, due: due(record).unwrap_or(now) }
-    }
-
-    /// Returns the record's id, for logs.
-    #[must_use]
-    pub fn id(&self) -> String {
-        text(&self.id)
-    }
-
-    /// Returns the owner as stored: owners take turns in the queue.
-    #[must_use]
-    pub fn owner(&self) -> String {
-        text(&self.user)
-    }
-
-    /// Returns the same record, claimed until the end of the lease.
-    #[must_use]
-    pub fn claimed(&self, lease: Lease) -> Self {
-        Self { due: lease.ends, stored: ("rendering.due", datetime(lease.ends).into()), ..self.clone() }
-    }
-
-    /// Returns a filter for the record while its `rendering.due` is unchanged.
-    fn filter(&self) -> Document {
-        let (field, value) = &self.stored;
-        doc! { "_id": self.id.clone(), "user": self.user.clone(), *field: value.clone() }
-    }
-}
-
-/// Returns `rendering.due` of a record, if it is a date.
-fn due(record: &Document) -> Option<OffsetDateTime> {
-    record.get_document("rendering").and_then(|rendering| rendering.get_datetime("due")).ok().map(|due| instant(*due))
-}
-
-/// Outcome of a claim.
-#[derive(Debug)]
-pub enum RenderingClaim {
-    /// The image as it is now, claimed until the lease ends. The attempt is counted.
-    Image(Box<Image>, Lease),
-    /// The record cannot be decoded, but is claimed.
-    Unreadable(StoreError, Lease),
-    /// Another worker claimed it, or it is no longer due.
-    Lost,
-}
-
 /// Images without pictures among the records that were read.
 #[derive(Debug)]
 pub struct UnrenderedPage {
     /// The images.
-    pub images: Vec<QueuedRendering>,
+    pub images: Vec<QueuedImage>,
     /// The id of the last record; `None` if there are no records after it.
     pub last: Option<String>,
 }
@@ -157,26 +92,6 @@ fn raw_size(picture: &RawDocument) -> Option<Dimensions> {
 }
 
 impl Images {
-    /// Returns the images whose pictures are due at `now`, the longest due first: all of them, or those that are due since `from`.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn find_due_renderings(
-        &self,
-        from: Option<OffsetDateTime>,
-        now: OffsetDateTime,
-        limit: usize,
-    ) -> Result<Vec<QueuedRendering>, StoreError> {
-        let filter = doc! { "rendering.due": due_between(from, now) };
-        let records = self.collection.clone_with_type::<Document>();
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let found = self.mongo.read(Operation::find(&self.collection), || async {
-            let find = records.find(filter.clone()).projection(doc! { "user": 1, "rendering": 1 });
-            find.sort(doc! { "rendering.due": 1 }).limit(limit).await?.try_collect::<Vec<_>>().await
-        });
-        Ok(found.await?.iter().map(|record| QueuedRendering::read(record, now)).collect())
-    }
-
     /// Claims an image whose pictures are due, and counts the attempt. The lease begins now by the database's clock, or at `now` if
     /// that is later. If the worker dies, the image is due again after the lease.
     ///
@@ -184,10 +99,10 @@ impl Images {
     /// [`StoreError`].
     pub async fn claim_rendering(
         &self,
-        queued: &QueuedRendering,
+        queued: &QueuedImage,
         now: OffsetDateTime,
         lease: Duration,
-    ) -> Result<RenderingClaim, StoreError> {
+    ) -> Result<ClaimOutcome, StoreError> {
         let length = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
         let attempts = doc! { "$cond": [{ "$isNumber": "$rendering.attempts" }, "$rendering.attempts", 0_i64] };
         let set = doc! {
@@ -203,14 +118,15 @@ impl Images {
             update.return_document(ReturnDocument::After).await
         };
         let Some(record) = self.mongo.run(Operation::find_and_modify(&self.collection), claim).await? else {
-            return Ok(RenderingClaim::Lost);
+            return Ok(ClaimOutcome::Lost);
         };
         let corrupt = || StoreError::Corrupt { collection: "images", id: queued.id(), field: "rendering.due" };
-        let ends = due(&record).ok_or_else(corrupt)?;
+        let due = record.get_document("rendering").and_then(|rendering| rendering.get_datetime("due"));
+        let ends = due.map(|due| instant(*due)).map_err(|_| corrupt())?;
         let lease = Lease { now: ends - lease, ends };
         Ok(match super::read(record) {
-            Ok(image) => RenderingClaim::Image(Box::new(image), lease),
-            Err(error) => RenderingClaim::Unreadable(error, lease),
+            Ok(image) => ClaimOutcome::Image(Box::new(image), lease),
+            Err(error) => ClaimOutcome::Unreadable(error, lease),
         })
     }
 
@@ -245,7 +161,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn fail_rendering(&self, claimed: &QueuedRendering, failure: RenderingFailure) -> Result<bool, StoreError> {
+    pub async fn fail_rendering(&self, claimed: &QueuedImage, failure: RenderingFailure) -> Result<bool, StoreError> {
         let update = vec![doc! { "$set": { "rendering.failure": failure.as_str() } }, doc! { "$unset": work_fields() }];
         self.mongo.update_one(&self.collection, claimed.filter(), update).await
     }
@@ -254,7 +170,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn drop_rendering(&self, claimed: &QueuedRendering) -> Result<bool, StoreError> {
+    pub async fn drop_rendering(&self, claimed: &QueuedImage) -> Result<bool, StoreError> {
         self.mongo.update_one(&self.collection, claimed.filter(), vec![doc! { "$unset": work_fields() }]).await
     }
 
@@ -262,7 +178,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn retry_rendering(&self, claimed: &QueuedRendering, due: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn retry_rendering(&self, claimed: &QueuedImage, due: OffsetDateTime) -> Result<bool, StoreError> {
         self.update_one(claimed.filter(), doc! { "$set": { "rendering.due": datetime(due) } }).await
     }
 
@@ -270,7 +186,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone_rendering(&self, claimed: &QueuedRendering, due: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn postpone_rendering(&self, claimed: &QueuedImage, due: OffsetDateTime) -> Result<bool, StoreError> {
         let update = doc! { "$set": { "rendering.due": datetime(due) }, "$inc": { "rendering.attempts": -1_i64 } };
         self.update_one(claimed.filter(), update).await
     }
@@ -291,7 +207,8 @@ impl Images {
         let is_ready = |record: &&Document| record.get_str("state").is_ok_and(|state| state == ImageState::Ready.as_str());
         let is_new = |record: &&Document| read(record.get("rendering"), record.get("pictures")).is_none();
         let epoch = OffsetDateTime::UNIX_EPOCH;
-        let images = found.iter().filter(is_ready).filter(is_new).map(|record| QueuedRendering::read(record, epoch));
+        let images =
+            found.iter().filter(is_ready).filter(is_new).map(|record| QueuedImage::read(ImageQueue::Workers, record, epoch));
         let is_full = found.len() >= limit as usize;
         let last = found.last().filter(|_| is_full).and_then(|last| last.get_str("_id").ok());
         Ok(UnrenderedPage { images: images.collect(), last: last.map(str::to_owned) })
@@ -301,7 +218,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find_unsupported(&self, after: Option<&str>, limit: u32) -> Result<Vec<QueuedRendering>, StoreError> {
+    pub async fn find_unsupported(&self, after: Option<&str>, limit: u32) -> Result<Vec<QueuedImage>, StoreError> {
         let filter = doc! { "rendering.failure": unsupported(), "_id": { "$gt": after.unwrap_or_default() } };
         let records = self.collection.clone_with_type::<Document>();
         let found = self.mongo.read(Operation::find(&self.collection), || async {
@@ -309,7 +226,7 @@ impl Images {
             find.sort(doc! { "_id": 1 }).limit(limit.into()).await?.try_collect::<Vec<_>>().await
         });
         let epoch = OffsetDateTime::UNIX_EPOCH;
-        Ok(found.await?.iter().map(|record| QueuedRendering::read(record, epoch)).collect())
+        Ok(found.await?.iter().map(|record| QueuedImage::read(ImageQueue::Workers, record, epoch)).collect())
     }
 
     /// Asks workers again for the pictures of those of these images that a command can convert (HEIC, HEIF and AVIF), and returns
@@ -317,7 +234,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn request_conversions(&self, images: &[QueuedRendering]) -> Result<u64, StoreError> {
+    pub async fn request_conversions(&self, images: &[QueuedImage]) -> Result<u64, StoreError> {
         let types = [ContentType::Heic, ContentType::Heif, ContentType::Avif].map(ContentType::as_str).to_vec();
         let requests = images.iter().map(|image| {
             let filter = doc! {
@@ -338,7 +255,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn request_renderings(&self, images: &[QueuedRendering]) -> Result<u64, StoreError> {
+    pub async fn request_renderings(&self, images: &[QueuedImage]) -> Result<u64, StoreError> {
         let requests = images.iter().map(|image| {
             let filter = doc! {
                 "_id": image.id.clone(),

@@ -1,8 +1,6 @@
-//! The sweeper's queue. A record's `due` is the time at which it is swept next, and the end of the lease of the sweeper that
-//! processes it: raising it claims the record.
-//!
-//! A record is claimed by its id, its owner and its `due`, and decoded afterwards: an undecodable record is claimed, counted and
-//! postponed like any other, so that damaged records never block the queue.
+//! The sweeper's queue ([`ImageQueue::Sweeper`]): claims, and changes of `due`. A record's `due` is the time at which it is swept
+//! next, and the end of the lease of the sweeper that processes it. An undecodable record is claimed, counted and postponed like
+//! any other.
 
 use std::time::Duration;
 
@@ -13,10 +11,16 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Images, damaged_tombstone, document::ImageDoc, owned, transition_update::TransitionUpdate};
+use super::{
+    Images, damaged_tombstone,
+    document::ImageDoc,
+    owned,
+    queue::{ClaimOutcome, ImageQueue, Lease, QueuedImage},
+    transition_update::TransitionUpdate,
+};
 use crate::{
     model::{Image, ImageState, KeyOwner, ObjectKey, QuotaCounter},
-    store::{StoreError, datetime, driver_events::Operation, instant, whole_number},
+    store::{StoreError, datetime, driver_events::Operation, instant},
 };
 
 /// The longest validity of a presigned URL in milliseconds: seven days ("Authenticating Requests: Using Query Parameters" in
@@ -28,106 +32,12 @@ fn tombstones() -> Vec<&'static str> {
     ImageState::ALL.into_iter().filter(|state| state.is_tombstone()).map(ImageState::as_str).collect()
 }
 
-/// A record that is due, with the fields that decide its order and its claim. Any field may be damaged.
-#[derive(Debug, Clone)]
-pub struct QueuedImage {
-    id: Bson,
-    user: Bson,
-    /// Value of `due` as it is stored, also if it cannot be read as a time; the condition of the claim.
-    stored_due: Bson,
-    /// Time at which the record is due.
-    pub due: OffsetDateTime,
-    /// Whether the image's state is [`ImageState::Pending`].
-    pub is_pending: bool,
-    /// The upload's declared bytes, or their maximum; zero where they cannot be read.
-    pub bytes: u64,
-    /// Consecutive failures that no repeat cures.
-    pub failures: u32,
-}
-
-impl QueuedImage {
-    /// Reads the fields of a record that the queue needs; a damaged field gets a default, and a damaged `due` becomes `now`.
-    fn read(record: &Document, now: OffsetDateTime) -> Self {
-        let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
-        let number = |field: &str| whole_number(record, field).and_then(|n| u64::try_from(n).ok());
-        Self {
-            id: value("_id"),
-            user: value("user"),
-            stored_due: value("due"),
-            due: record.get_datetime("due").map_or(now, |due| instant(*due)),
-            is_pending: record.get_str("state").is_ok_and(|state| state == ImageState::Pending.as_str()),
-            bytes: number("size").unwrap_or(0),
-            failures: number("sweepFailures").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
-        }
-    }
-
-    /// Returns the record's id, for logs.
-    #[must_use]
-    pub fn id(&self) -> String {
-        text(&self.id)
-    }
-
-    /// Returns the owner as stored: owners take turns in the queue.
-    #[must_use]
-    pub fn owner(&self) -> String {
-        text(&self.user)
-    }
-
-    /// Returns the same record with another `due`.
-    #[must_use]
-    pub fn with_due(&self, due: OffsetDateTime) -> Self {
-        Self { due, stored_due: datetime(due).into(), ..self.clone() }
-    }
-
-    /// Returns a filter for the record while its `due` is unchanged.
-    fn filter(&self) -> Document {
-        doc! { "_id": self.id.clone(), "user": self.user.clone(), "due": self.stored_due.clone() }
-    }
-}
-
-/// Returns the condition of a time from `from` to `now`.
-pub(super) fn due_between(from: Option<OffsetDateTime>, now: OffsetDateTime) -> Document {
-    let mut between = doc! { "$lte": datetime(now) };
-    between.extend(from.map(|from| ("$gte".to_owned(), datetime(from).into())));
-    between
-}
-
-/// The fields of a [`QueuedImage`].
-fn queue_fields() -> Document {
-    doc! { "user": 1, "due": 1, "state": 1, "size": 1, "sweepFailures": 1 }
-}
-
-/// Returns a stored id of any type as a text.
-pub(super) fn text(value: &Bson) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// Outcome of a claim.
-#[derive(Debug)]
-pub enum ClaimOutcome {
-    /// The image as it is now, claimed until the lease ends.
-    Image(Box<Image>, Lease),
-    /// The record cannot be decoded, but is claimed.
-    Unreadable(StoreError, Lease),
-    /// Another sweeper claimed it, or it is no longer due.
-    Lost,
-}
-
-/// The times of a claim, by the database's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lease {
-    /// Time of the claim.
-    pub now: OffsetDateTime,
-    /// Time from which another sweeper may claim the image.
-    pub ends: OffsetDateTime,
-}
-
 /// The new schedule of an image whose sweep failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Postponement {
     /// Time at which it is swept again.
     pub due: OffsetDateTime,
-    /// The new value of [`QueuedImage::failures`].
+    /// The new value of [`SweepHints::failures`](super::queue::SweepHints).
     pub failures: u32,
 }
 
@@ -152,27 +62,6 @@ pub struct PreviewWait {
 }
 
 impl Images {
-    /// Returns the records that are due at `now`, the longest due first: all of them, or those that are due since `from`.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn find_due_for_sweep(
-        &self,
-        from: Option<OffsetDateTime>,
-        now: OffsetDateTime,
-        limit: usize,
-    ) -> Result<Vec<QueuedImage>, StoreError> {
-        let filter = doc! { "due": due_between(from, now) };
-        let projection = queue_fields();
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let records = self.collection.clone_with_type::<Document>();
-        let found = self.mongo.read(Operation::find(&self.collection), || async {
-            let find = records.find(filter.clone()).projection(projection.clone()).sort(doc! { "due": 1 });
-            find.limit(limit).await?.try_collect::<Vec<_>>().await
-        });
-        Ok(found.await?.iter().map(|record| QueuedImage::read(record, now)).collect())
-    }
-
     /// Claims a due record by raising `due` to the end of the lease, which begins now by the database's clock, or at `now` if
     /// that is later. One of several sweepers succeeds; if that one dies, the image is due again after the lease.
     ///
@@ -276,14 +165,14 @@ impl Images {
         let wait = i64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i64::MAX);
         let due = doc! { "$add": ["$$NOW", wait] };
         let update = vec![doc! { "$set": { "due": { "$min": ["$due", due.clone()] } } }];
-        let mut fields = queue_fields();
+        let mut fields = ImageQueue::Sweeper.fields();
         fields.insert("isNew", doc! { "$eq": ["$due", due] });
         let records = self.collection.clone_with_type::<Document>();
         let make_due =
             async { records.find_one_and_update(filter, update).projection(fields).return_document(ReturnDocument::After).await };
         let record = self.mongo.run(Operation::find_and_modify(&self.collection), make_due).await?;
         Ok(record.map(|record| MadeDue {
-            upload: QueuedImage::read(&record, OffsetDateTime::now_utc()),
+            upload: QueuedImage::read(ImageQueue::Sweeper, &record, OffsetDateTime::now_utc()),
             is_new: record.get_bool("isNew").unwrap_or(false),
         }))
     }
