@@ -62,7 +62,7 @@ export class Account extends EventTarget {
 
   async #list() {
     await this.#attempt(async () => {
-      const { sessions } = await api.sessions();
+      const { sessions } = await api.listSessions();
       $("#devices").replaceChildren(...sessions.map((listed) => this.#line(listed)));
       $("#end-others").hidden = sessions.length < 2;
     });
@@ -77,7 +77,7 @@ export class Account extends EventTarget {
   }
 
   async #endAll() {
-    await this.#attempt(async () => this.#end((await api.sessions()).sessions.filter((listed) => !listed.current)));
+    await this.#attempt(async () => this.#end((await api.listSessions()).sessions.filter((listed) => !listed.current)));
   }
 
   async #end(sessions) {

@@ -205,7 +205,7 @@ function sorting(gallery, grid, on) {
     $("#go").hidden = gallery.sort !== "taken";
     if ($("#go").hidden) return;
     try {
-      const { months: found } = await api.timeline();
+      const { months: found } = await api.readTimeline();
       if (document.activeElement === months) return; // It is in use.
       const entries = found.map(({ month, count }) => new Option(`${monthName(month)} (${count})`, month));
       months.replaceChildren(new Option("Month", ""), ...entries);
@@ -254,7 +254,7 @@ function showSelection(grid, gallery) {
 async function download(ids) {
   try {
     for (const id of ids) {
-      const { url } = await api.download(id);
+      const { url } = await api.signDownload(id);
       const link = Object.assign(document.createElement("a"), { href: url, download: "" });
       link.click();
       if (ids.length > 1) await sleep(400); // Browsers drop downloads that start at the same time.
@@ -272,7 +272,7 @@ function usageSoon() {
 async function usage() {
   if (!session.user) return;
   try {
-    const { usage: used } = await api.me();
+    const { usage: used } = await api.readAccount();
     $("#meter").max = used.quotaBytes;
     $("#meter").value = used.bytes;
     $("#meter-words").textContent = `${bytes(used.bytes)} of ${bytes(used.quotaBytes)}`;

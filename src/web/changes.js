@@ -79,7 +79,7 @@ export class Changes extends EventTarget {
     const ids = gathered.filter(([id, isUpdate]) => isUpdate || !this.#isKnown(id)).map(([id]) => id);
     if (!ids.length) return;
     try {
-      const { results } = await api.read(ids);
+      const { results } = await api.readImages(ids);
       if (!this.#stopping.signal.aborted) this.#reportToTabs("changed", results.flatMap(({ image }) => image ?? []));
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;

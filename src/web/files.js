@@ -37,12 +37,12 @@ async function droppedFiles(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.some((entry) => entry.isDirectory)) return [...transfer.files];
   const files = [];
-  for (const entry of entries) await walk(entry, files, true);
+  for (const entry of entries) await addFiles(entry, files, { isChosen: true });
   return files;
 }
 
-/** Adds an entry's files to `files`: those in folders only if they look like images. */
-async function walk(entry, files, isChosen) {
+/** Adds an entry's files to `files`; those that were not chosen themselves, but are in a folder, only if they look like images. */
+async function addFiles(entry, files, { isChosen }) {
   if (entry.isFile) {
     const file = await new Promise((resolve) => { entry.file(resolve, () => resolve(null)); });
     if (file && (isChosen || file.type.startsWith("image/") || /\.(hei[cf]s?|hif|avifs?|jfif|jpe|apng)$/i.test(file.name))) files.push(file);
@@ -52,7 +52,7 @@ async function walk(entry, files, isChosen) {
   for (;;) {
     const children = await new Promise((resolve) => { reader.readEntries(resolve, () => resolve([])); });
     if (!children.length) return;
-    for (const child of children) await walk(child, files, false);
+    for (const child of children) await addFiles(child, files, { isChosen: false });
   }
 }
 

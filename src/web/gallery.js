@@ -77,7 +77,7 @@ export class Gallery extends EventTarget {
   async find(id) {
     if (this.#hidden.has(id) || this.#deleted.has(id)) return null;
     if (this.#known.has(id)) return this.#known.get(id);
-    const { results: [{ image, problem, status }] } = await api.read([id]);
+    const { results: [{ image, problem, status }] } = await api.readImages([id]);
     if (problem && status !== 404) throw new Problem(problem);
     return this.#known.get(id) ?? image ?? null;
   }
@@ -99,7 +99,7 @@ export class Gallery extends EventTarget {
       // In the order "taken" the newest uploads may not be loaded, so the first refresh reads one page.
       let cursor, hasMet = this.sort === "taken" && !this.#hasRefreshed;
       do {
-        const page = await api.gallery(PAGE, cursor, "uploaded");
+        const page = await api.readGalleryPage(PAGE, cursor, "uploaded");
         fetched.push(...page.images);
         cursor = page.nextCursor;
         hasMet ||= page.images.some(({ id }) => seen.has(id));
@@ -124,7 +124,7 @@ export class Gallery extends EventTarget {
 
   async #page(known) {
     try {
-      const { images, nextCursor } = await api.gallery(PAGE, this.#cursor, this.sort);
+      const { images, nextCursor } = await api.readGalleryPage(PAGE, this.#cursor, this.sort);
       if (known !== this.#known) return; // The order has changed.
       this.problem = null;
       this.#cursor = nextCursor;
@@ -214,11 +214,11 @@ export class Gallery extends EventTarget {
     this.#hidden.delete(id);
   }
 
-  /** Renews the URLs of these images that expire soon; with `all`, of every image, because a URL was rejected. */
-  async freshen(images, all = false) {
+  /** Renews the URLs of these images that expire soon; with `{ all: true }`, of every image, because a URL was rejected. */
+  async freshen(images, { all = false } = {}) {
     const stale = images.filter((image) => all || Date.parse(image.urlExpiresAt) - Date.now() < RENEWAL_MS);
     for (let from = 0; from < stale.length; from += PAGE) {
-      const { results } = await api.read(stale.slice(from, from + PAGE).map((image) => image.id));
+      const { results } = await api.readImages(stale.slice(from, from + PAGE).map((image) => image.id));
       for (const { id, image } of results) if (image) Object.assign(this.#known.get(id) ?? stale.find((image) => image.id === id), image);
     }
   }

@@ -104,7 +104,7 @@ export class Grid extends EventTarget {
   }
 
   /** Selects or deselects a tile; `range` selects all tiles from the anchor to it. */
-  #toggle(id, range) {
+  #toggle(id, { range = false } = {}) {
     this.selecting = null;
     const from = this.#index.get(this.#anchor), to = this.#index.get(id);
     if (range && from !== undefined) {
@@ -135,7 +135,9 @@ export class Grid extends EventTarget {
     const hadFocus = this.#list.contains(document.activeElement);
     const isNarrow = width < 600;
     this.#width = width;
-    this.#layout = justify(images, width, isNarrow ? 150 : width < 1100 ? 210 : 250, isNarrow ? 3 : 6, this.#gallery.complete);
+    this.#layout = justify(images, {
+      width, maxHeight: isNarrow ? 150 : width < 1100 ? 210 : 250, gap: isNarrow ? 3 : 6, complete: this.#gallery.complete,
+    });
     // An incomplete last row is not shown yet.
     const shown = this.#layout.rows.at(-1)?.to ?? 0;
     this.#index = new Map(images.slice(0, shown).map((image, i) => [image.id, i]));
@@ -149,7 +151,7 @@ export class Grid extends EventTarget {
       const moved = index === undefined ? 0 : this.#layout.rows[this.#rowOf(index)].top - topTile.top;
       if (moved) scrollBy({ top: moved, behavior: "instant" });
     }
-    this.#draw(true);
+    this.#draw({ moved: true });
     if (hadFocus && !this.#list.contains(document.activeElement)) this.focus();
     if (this.selected.size === 0) this.#list.classList.remove("selecting");
     this.dispatchEvent(new Event("select"));
@@ -197,7 +199,7 @@ export class Grid extends EventTarget {
   }
 
   /** Creates and removes elements; `moved`: the layout has changed. */
-  #draw(moved = false) {
+  #draw({ moved = false } = {}) {
     const { rows, height } = this.#layout;
     const above = -this.#list.getBoundingClientRect().top;
     const now = performance.now(), { y, at } = this.#scrolled;
@@ -283,11 +285,11 @@ export class Grid extends EventTarget {
     const picture = el("img", { decoding: "async", draggable: false });
     const open = el("button", { type: "button", class: "open", tabIndex: -1 }, placeholder(image), picture);
     open.onclick = (event) => {
-      if (this.selected.size || event.shiftKey || event.ctrlKey || event.metaKey) this.#toggle(image.id, event.shiftKey);
+      if (this.selected.size || event.shiftKey || event.ctrlKey || event.metaKey) this.#toggle(image.id, { range: event.shiftKey });
       else this.dispatchEvent(new CustomEvent("open", { detail: image.id }));
     };
     const pick = el("input", { type: "checkbox", class: "pick", tabIndex: -1 });
-    pick.onclick = (event) => this.#toggle(image.id, event.shiftKey);
+    pick.onclick = (event) => this.#toggle(image.id, { range: event.shiftKey });
     const tile = el("li", { class: "tile" }, open, pick);
     tile.dataset.id = image.id;
     tile.picture = picture;
@@ -331,7 +333,7 @@ export class Grid extends EventTarget {
     if (!tile.tried) {
       tile.tried = true;
       try {
-        await this.#gallery.freshen([image], true);
+        await this.#gallery.freshen([image], { all: true });
         Object.assign(tile.picture, { srcset: "", src: image.url });
       } catch {
         // The server is unreachable: repeated when the network is back, or at the next scroll.
@@ -373,10 +375,10 @@ export class Grid extends EventTarget {
       const next = images[Math.min(this.#index.size - 1, Math.max(0, to()))];
       if (event.shiftKey && next.id !== id) {
         if (!this.selected.has(id)) this.#toggle(id);
-        this.#toggle(next.id, true);
+        this.#toggle(next.id, { range: true });
       }
       this.focus(next.id);
-    } else if (event.key === " " || event.key === "x") this.#toggle(id, event.shiftKey);
+    } else if (event.key === " " || event.key === "x") this.#toggle(id, { range: event.shiftKey });
     else return;
     event.preventDefault();
   }

@@ -10,11 +10,11 @@ export const HEADING = 44;
 export const ratioOf = ({ width, height }) => Math.min(MAX_RATIO, Math.max(MIN_RATIO, width / height || 1));
 
 /**
- * Returns rows `{ top, height, from, to, lefts, widths, head }` that fill `width`, each at most `target` high. A month begins with a
+ * Returns rows `{ top, height, from, to, lefts, widths, head }` that fill `width`, each at most `maxHeight` high. A month begins with a
  * row, `head`, with room for a heading above it. Its last row is not stretched. The last row of an incomplete list is left out, since
  * further images would move it.
  */
-export function justify(images, width, target, gap, complete = true) {
+export function justify(images, { width, maxHeight, gap, complete = true }) {
   const rows = [];
   let top = 0, from = 0, sum = 0, head;
   const close = (to, height) => {
@@ -39,12 +39,12 @@ export function justify(images, width, target, gap, complete = true) {
     top += height + gap;
     [from, sum] = [to, 0];
   };
-  const closeShort = (to) => close(to, Math.min(target, (width - gap * (to - 1 - from)) / sum));
+  const closeShort = (to) => close(to, Math.min(maxHeight, (width - gap * (to - 1 - from)) / sum));
   for (let i = 0; i < images.length; i += 1) {
     if (from < i && images[i].month !== images[from].month) closeShort(i);
     sum += ratioOf(images[i]);
     const height = (width - gap * (i - from)) / sum;
-    if (height <= target) close(i + 1, height);
+    if (height <= maxHeight) close(i + 1, height);
   }
   if (from < images.length && complete) closeShort(images.length);
   return { rows, height: Math.max(0, top - gap) };

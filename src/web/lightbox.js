@@ -167,7 +167,7 @@ export class Lightbox extends EventTarget {
       if (tried) return giveUp(`This browser cannot show ${image.contentType.replace("image/", "").toUpperCase()} files. Download it to look at it.`);
       tried = true;
       try {
-        await this.#gallery.freshen([image], true);
+        await this.#gallery.freshen([image], { all: true });
         picture.src = image.url;
       } catch (problem) {
         giveUp(`The image could not be loaded. ${explain(problem)}`);
@@ -251,7 +251,7 @@ export class Lightbox extends EventTarget {
     const { id, caption } = image;
     image.caption = text || undefined;
     try {
-      await api.caption(id, text);
+      await api.setCaption(id, text);
       announce("Caption saved");
       this.#gallery.describe(id, text);
       this.#dispatch("described", { id, caption: text });

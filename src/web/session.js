@@ -101,7 +101,7 @@ class Session extends EventTarget {
   }
 
   #refresh(stale) {
-    return locked(async (waited) => {
+    return locked(async ({ waited }) => {
       if (waited && !this.#isValid(stale)) await this.#updateOfAnotherTab();
       if (this.#isValid(stale)) return;
       for (;;) {
@@ -166,17 +166,17 @@ class Session extends EventTarget {
   }
 }
 
-/** Runs `work` while no other tab does; its argument is whether it had to wait for another tab. */
+/** Runs `work({ waited })` while no other tab does; `waited`: it had to wait for another tab. */
 async function locked(work) {
   const manager = await locks;
-  if (!manager) return work(false);
+  if (!manager) return work({ waited: false });
   let ran = false;
   const result = await manager.request(LOCK, { ifAvailable: true }, (lock) => {
     if (!lock) return undefined;
     ran = true;
-    return work(false);
+    return work({ waited: false });
   });
-  return ran ? result : manager.request(LOCK, () => work(true));
+  return ran ? result : manager.request(LOCK, () => work({ waited: true }));
 }
 
 export const session = new Session();

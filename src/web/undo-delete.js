@@ -24,7 +24,7 @@ export class UndoDelete {
     // Requests under way end with the page, so their deletions are sent again.
     this.leave = () => [...this.#waiting, ...this.#sending.keys()].forEach((batch) => {
       this.#waiting.delete(batch);
-      for (const ids of hundreds(batch.ids)) api.removeManyNow(ids);
+      for (const ids of hundreds(batch.ids)) api.deleteImagesNow(ids);
     });
     this.key = (event) => {
       if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey && !isTyping(event)) this.undo();
@@ -109,7 +109,7 @@ export class UndoDelete {
     let why;
     for (const ids of hundreds(all)) {
       try {
-        const { results } = await api.removeMany(ids);
+        const { results } = await api.deleteImages(ids);
         const failed = results.filter((result) => result.problem && result.status !== 404);
         if (failed.length) why = failed[0].problem;
         failedIds.push(...failed.map((result) => result.id));

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { choose, loaded, LONG_UNDO, photos, screenshot, signedIn, until, upload, visitor } from "./harness.js";
+import { chooseFiles, findLoadedTiles, LONG_UNDO, drawPhotos, takeScreenshot, openSignedInPage, waitUntil, upload, openContext } from "./harness.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
@@ -26,36 +26,36 @@ for (const [name, options] of [
   ["narrow", { viewport: { width: 360, height: 720 }, hasTouch: true, isMobile: true }],
 ]) {
   test(`every view has no accessibility violations, ${name}`, async (t) => {
-    const stranger = await visitor(t, options);
+    const stranger = await openContext(t, options);
     const entrance = await stranger.newPage();
     await entrance.goto("/");
     await entrance.getByRole("heading", { name: "Sign in" }).waitFor();
     await axe(entrance, "sign in");
-    await screenshot(entrance, `${name}-entrance`);
+    await takeScreenshot(entrance, `${name}-entrance`);
     await entrance.getByRole("button", { name: "Create an account" }).click();
     await entrance.getByRole("button", { name: "Create account" }).click();
     await entrance.getByText("Enter your email address.").waitFor();
     await axe(entrance, "sign up, with a problem");
-    await screenshot(entrance, `${name}-problem`);
+    await takeScreenshot(entrance, `${name}-problem`);
 
-    const { page } = await signedIn(t, { ...options, timers: LONG_UNDO, allowed: [/Failed to load resource/] });
+    const { page } = await openSignedInPage(t, { ...options, timers: LONG_UNDO, allowed: [/Failed to load resource/] });
     await page.getByRole("heading", { name: "No images yet" }).waitFor();
     await axe(page, "empty");
-    await choose(page, { name: "letter.jpg", mimeType: "image/jpeg", buffer: Buffer.from("Dear Ada") });
+    await chooseFiles(page, { name: "letter.jpg", mimeType: "image/jpeg", buffer: Buffer.from("Dear Ada") });
     await page.getByText("The file is damaged").waitFor();
     await axe(page, "a failed upload");
     await page.getByRole("button", { name: "Discard letter.jpg" }).click();
-    await upload(page, await photos(page, 9));
-    await until(async () => (await loaded(page).count()) >= 6, "tiles");
+    await upload(page, await drawPhotos(page, 9));
+    await waitUntil(async () => (await findLoadedTiles(page).count()) >= 6, "tiles");
     await axe(page, "gallery");
-    await screenshot(page, `${name}-gallery`);
+    await takeScreenshot(page, `${name}-gallery`);
     await page.locator("summary").click();
     await axe(page, "the menu");
-    await screenshot(page, `${name}-menu`);
+    await takeScreenshot(page, `${name}-menu`);
     await page.getByRole("button", { name: "Account and devices" }).click();
     await page.getByText("This device").waitFor();
     await axe(page, "the account");
-    await screenshot(page, `${name}-account`);
+    await takeScreenshot(page, `${name}-account`);
     await page.getByRole("button", { name: "Change the password" }).click();
     await page.getByText("Enter your password.").waitFor();
     await axe(page, "the account, with a problem");
@@ -64,12 +64,12 @@ for (const [name, options] of [
     await axe(page, "a selection");
     await page.getByRole("button", { name: "Delete" }).click();
     await axe(page, "a toast");
-    await screenshot(page, `${name}-toast`);
+    await takeScreenshot(page, `${name}-toast`);
     await page.getByRole("button", { name: "Undo" }).click();
     // With the keyboard: a click in the middle of a small tile hits its checkbox.
     await page.locator(".open").first().press("Enter");
     await page.locator(".frame.loaded").waitFor();
     await axe(page, "the dialog");
-    await screenshot(page, `${name}-lightbox`);
+    await takeScreenshot(page, `${name}-lightbox`);
   });
 }

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { BASE, PASSWORD, loaded, photos, screenshot, signedIn, until, upload } from "./harness.js";
+import { BASE, PASSWORD, findLoadedTiles, drawPhotos, takeScreenshot, openSignedInPage, waitUntil, upload } from "./harness.js";
 
 /** Console errors of refused requests. */
 const REFUSED = [/ 401 /, / 422 /];
@@ -25,22 +25,22 @@ async function open(page) {
 }
 
 test("a lost device can be signed out", async (t) => {
-  const { page, user } = await signedIn(t, {});
+  const { page, user } = await openSignedInPage(t, {});
   const lost = await logIn(user.email, PASSWORD);
   const phone = await logIn(user.email, PASSWORD, "Gallery/3.1 (iPhone)");
   const dialog = await open(page);
   // The sign-up created a session, too.
-  await until(async () => (await dialog.getByRole("listitem").count()) === 4, "four sessions");
+  await waitUntil(async () => (await dialog.getByRole("listitem").count()) === 4, "four sessions");
   assert.equal(await dialog.getByText("This device").count(), 1);
-  await screenshot(page, "account");
+  await takeScreenshot(page, "account");
   await dialog.getByRole("button", { name: "Sign out Firefox on Linux" }).click();
-  await until(async () => (await dialog.getByRole("listitem").count()) === 3, "three sessions");
+  await waitUntil(async () => (await dialog.getByRole("listitem").count()) === 3, "three sessions");
   assert.equal((await readAccount(lost.token)).status, 401);
   assert.equal((await readAccount(phone.token)).status, 200);
   await dialog.getByText("Gallery/3.1 (iPhone)").waitFor();
 
   await dialog.getByRole("button", { name: "Sign out everywhere else" }).click();
-  await until(async () => (await dialog.getByRole("listitem").count()) === 1, "this session alone");
+  await waitUntil(async () => (await dialog.getByRole("listitem").count()) === 1, "this session alone");
   assert.equal((await readAccount(phone.token)).status, 401);
   assert.equal(await dialog.getByRole("button", { name: "Sign out everywhere else" }).isVisible(), false);
   await page.keyboard.press("Escape");
@@ -48,7 +48,7 @@ test("a lost device can be signed out", async (t) => {
 });
 
 test("a password change shows errors at their fields", async (t) => {
-  const { page, user } = await signedIn(t, { allowed: REFUSED });
+  const { page, user } = await openSignedInPage(t, { allowed: REFUSED });
   const other = await logIn(user.email, PASSWORD);
   const dialog = await open(page);
   const [current, fresh] = [dialog.getByLabel("Current password"), dialog.getByLabel("New password")];
@@ -66,7 +66,7 @@ test("a password change shows errors at their fields", async (t) => {
   await current.fill(PASSWORD);
   await fresh.fill("short");
   await change.click();
-  await until(async () => (await fresh.getAttribute("aria-invalid")) === "true", "the new password is the invalid field");
+  await waitUntil(async () => (await fresh.getAttribute("aria-invalid")) === "true", "the new password is the invalid field");
   await fresh.fill(NEW_PASSWORD);
   await change.click();
   await page.getByText("The password is changed.").waitFor();
@@ -75,15 +75,15 @@ test("a password change shows errors at their fields", async (t) => {
   assert.equal((await logIn(user.email, PASSWORD)).status, 401);
   assert.equal((await logIn(user.email, NEW_PASSWORD)).status, 200);
   // This session stays active.
-  await upload(page, await photos(page, 1));
+  await upload(page, await drawPhotos(page, 1));
 });
 
 test("deleting the account requires only the password", async (t) => {
-  const { page, context, user } = await signedIn(t, { allowed: REFUSED });
-  await upload(page, await photos(page, 2));
+  const { page, context, user } = await openSignedInPage(t, { allowed: REFUSED });
+  await upload(page, await drawPhotos(page, 2));
   const other = await context.newPage();
   await other.goto("/");
-  await until(async () => (await loaded(other).count()) === 2, "the other tab's gallery");
+  await waitUntil(async () => (await findLoadedTiles(other).count()) === 2, "the other tab's gallery");
   const dialog = await open(page);
   const [password, remove] = [dialog.locator("#delete-password"), dialog.getByRole("button", { name: "Delete the account" })];
   await password.fill("another three boats");

@@ -5,8 +5,8 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
-import { account, atEnd, BASE, photos, servePages, until, visitor } from "./harness.js";
-import { gallery } from "./uppy.js";
+import { signUp, callAtEnd, BASE, drawPhotos, servePages, waitUntil, openContext } from "./harness.js";
+import { readGallery } from "./uppy.js";
 
 const HERE = new URL("bundlers/", import.meta.url).pathname;
 const APP = `import { createUploader, FileProblem } from "valet-upload";
@@ -49,15 +49,15 @@ const BUILDS = {
 
 /** Opens the page at this address, uploads a photo, and returns whether a worker ran. */
 async function uploadsWithWorker(context, address) {
-  const user = await account();
+  const user = await signUp();
   const opened = await context.newPage();
   await opened.goto(address);
   await opened.waitForFunction(() => globalThis.start);
   await opened.evaluate(({ base, token }) => start(base, token), { base: BASE, token: user.token });
-  await opened.locator("#files").setInputFiles(await photos(opened, 1, { width: 900, height: 700, noise: 0.8 }));
+  await opened.locator("#files").setInputFiles(await drawPhotos(opened, 1, { width: 900, height: 700, noise: 0.8 }));
   await opened.evaluate(() => uploader.items[0].finished);
-  await until(async () => Object.values(await gallery(user)).every((image) => image.previewUrl && image.thumbHash), "a preview");
-  assert.equal(Object.keys(await gallery(user)).length, 1);
+  await waitUntil(async () => Object.values(await readGallery(user)).every((image) => image.previewUrl && image.thumbHash), "a preview");
+  assert.equal(Object.keys(await readGallery(user)).length, 1);
   return opened.workers().length > 0;
 }
 
@@ -72,7 +72,7 @@ for (const [name, build] of Object.entries(BUILDS)) {
       if (!existsSync(file)) return response.writeHead(404).end();
       return response.setHeader("content-type", TYPES[file.split(".").pop()]).end(readFileSync(file));
     });
-    const context = await visitor(t, {});
+    const context = await openContext(t, {});
     assert.ok(await uploadsWithWorker(context, `http://localhost:${port}/`), "a worker runs");
   });
 }
@@ -80,7 +80,7 @@ for (const [name, build] of Object.entries(BUILDS)) {
 test("vite's development server has the worker too", async (t) => {
   const { createServer: serve } = await import("vite");
   const server = await serve({ root: app("vite-dev"), configFile: false, logLevel: "silent", server: { host: "localhost", port: 0 } });
-  atEnd(t, () => server.close());
+  callAtEnd(t, () => server.close());
   await server.listen();
-  assert.ok(await uploadsWithWorker(await visitor(t, {}), server.resolvedUrls.local[0]), "a worker runs");
+  assert.ok(await uploadsWithWorker(await openContext(t, {}), server.resolvedUrls.local[0]), "a worker runs");
 });

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { account, ask, BASE, photos, servePages, until, visitor } from "./harness.js";
+import { signUp, callApi, BASE, drawPhotos, servePages, waitUntil, openContext } from "./harness.js";
 
 const PAGE = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>App</title><input type="file" id="files" multiple>';
 
@@ -27,7 +27,7 @@ const start = (page, user) => page.evaluate(async ({ base, token, id }) => {
 }, { base: BASE, token: user.token, id: user.user.id });
 
 /** Returns the user's images. */
-const gallery = async (user) => (await (await ask("/api/images/gallery?limit=100", user)).json()).images;
+const gallery = async (user) => (await (await callApi("/api/images/gallery?limit=100", user)).json()).images;
 
 /** Adds files as a user chooses them. */
 async function add(page, files) {
@@ -36,13 +36,13 @@ async function add(page, files) {
 }
 
 test("the package uploads with previews from another origin, in workers", async (t) => {
-  const [context, user] = [await visitor(t, {}), await account()];
+  const [context, user] = [await openContext(t, {}), await signUp()];
   const page = await app(t, context, user);
-  await add(page, await photos(page, 3, { width: 900, height: 700, noise: 0.8 }));
+  await add(page, await drawPhotos(page, 3, { width: 900, height: 700, noise: 0.8 }));
   const done = await page.evaluate(async () => (await Promise.all(uploader.items.map((item) => item.finished))).map((image) => image.fileName));
   assert.equal(done.length, 3);
   assert.ok(page.workers().length > 0, "workers run");
-  await until(async () => (await gallery(user)).every((image) => image.previewUrl && image.thumbHash), "previews");
+  await waitUntil(async () => (await gallery(user)).every((image) => image.previewUrl && image.thumbHash), "previews");
   assert.equal((await gallery(user)).length, 3);
 });
 
@@ -52,20 +52,20 @@ for (const [what, deny] of Object.entries({
   "there is no crypto.subtle": () => { Object.defineProperty(crypto, "subtle", { value: undefined }); },
 })) {
   test(`the package uploads where ${what}`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     await context.addInitScript(deny);
     const page = await app(t, context, user);
     await page.evaluate(() => uploader.restore());
-    await add(page, await photos(page, 1));
+    await add(page, await drawPhotos(page, 1));
     await page.evaluate(() => uploader.items[0].finished);
     assert.equal((await gallery(user)).length, 1);
   });
 }
 
 test("the package uploads where the page's policy denies workers, and makes the preview", async (t) => {
-  const [context, user] = [await visitor(t, { allowed: [/Content Security Policy|policy violation: worker-src/] }), await account()];
+  const [context, user] = [await openContext(t, { allowed: [/Content Security Policy|policy violation: worker-src/] }), await signUp()];
   const page = await app(t, context, user, "worker-src 'none'");
-  await add(page, await photos(page, 1, { width: 900, height: 700, noise: 0.8 }));
+  await add(page, await drawPhotos(page, 1, { width: 900, height: 700, noise: 0.8 }));
   await page.evaluate(() => uploader.items[0].finished);
   assert.deepEqual((await gallery(user)).map(({ previewUrl, thumbHash }) => Boolean(previewUrl && thumbHash)), [true]);
   assert.equal(page.workers().length, 0);
@@ -80,8 +80,8 @@ for (const [what, deny] of Object.entries({
   },
 })) {
   test(`a file is uploaded without a preview if a canvas ${what}`, async (t) => {
-    const [file] = await photos(await (await visitor(t, {})).newPage(), 1, { width: 900, height: 700, noise: 0.8 });
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [file] = await drawPhotos(await (await openContext(t, {})).newPage(), 1, { width: 900, height: 700, noise: 0.8 });
+    const [context, user] = [await openContext(t, {}), await signUp()];
     // Without workers the page makes the preview, with the canvas that this test breaks.
     await context.addInitScript(() => { delete window.Worker; });
     await context.addInitScript(deny);
@@ -94,7 +94,7 @@ for (const [what, deny] of Object.entries({
 }
 
 test("jobs of workers that are ended reject, and the pool works on", async (t) => {
-  const [context, user] = [await visitor(t, {}), await account()];
+  const [context, user] = [await openContext(t, {}), await signUp()];
   const page = await app(t, context, user);
   const outcome = await page.evaluate(async () => {
     const { WorkerPool } = await import("/src/worker-pool.js");
@@ -113,20 +113,20 @@ test("jobs of workers that are ended reject, and the pool works on", async (t) =
 const isPut = (url) => url.searchParams.has("X-Amz-Signature");
 
 /** Waits until the browser has stored two files with the ids of their uploads. */
-const untilStored = (page) => until(() => page.evaluate(async () => {
+const untilStored = (page) => waitUntil(() => page.evaluate(async () => {
   const { indexedDbStore } = await import("/src/index.js");
   return (await indexedDbStore().all()).filter(({ id }) => id).length === 2;
 }), "both files are stored");
 
 /** Opens the app in a context of its own, with two uploads whose PUTs are held. */
 async function withTwoUploads(t) {
-  const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
-  const user = await account();
+  const context = await openContext(t, { allowed: [/ERR_|Failed to load resource/] });
+  const user = await signUp();
   const page = await app(t, context, user);
   let held = 0;
   await page.route(isPut, () => { held += 1; });
-  await add(page, await photos(page, 2));
-  await until(() => held >= 2, "uploads under way");
+  await add(page, await drawPhotos(page, 2));
+  await waitUntil(() => held >= 2, "uploads under way");
   await untilStored(page);
   return { context, user, page };
 }
@@ -170,7 +170,7 @@ test("a tab leaves the uploads alone that another tab has taken over from a clos
     const { indexedDbStore } = await import("/src/index.js");
     return (await indexedDbStore().all()).filter(({ id }) => id).map(({ tab }) => tab === sessionStorage.getItem("valet.tab"));
   };
-  await until(async () => (await heir.evaluate(owners)).join() === "true,true", "the records name the second tab");
+  await waitUntil(async () => (await heir.evaluate(owners)).join() === "true,true", "the records name the second tab");
   const third = await context.newPage();
   await third.goto(address);
   await start(third, user);
@@ -208,19 +208,19 @@ test("another tab can delete the database, and later files are stored in a new o
     request.onblocked = () => resolve("blocked");
   }));
   assert.equal(deleted, "deleted");
-  await add(page, await photos(page, 2));
+  await add(page, await drawPhotos(page, 2));
   await untilStored(page);
 });
 
 test("without locks, a new tab continues the uploads of a closed one after a quarter of an hour", async (t) => {
-  const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
+  const context = await openContext(t, { allowed: [/ERR_|Failed to load resource/] });
   await context.addInitScript(() => { Object.defineProperty(navigator, "locks", { value: undefined }); });
-  const user = await account();
+  const user = await signUp();
   const page = await app(t, context, user);
   let held = 0;
   await page.route(isPut, () => { held += 1; });
-  await add(page, await photos(page, 2));
-  await until(() => held >= 2, "uploads under way");
+  await add(page, await drawPhotos(page, 2));
+  await waitUntil(() => held >= 2, "uploads under way");
   await untilStored(page);
   const address = page.url();
   await page.close();
@@ -240,8 +240,8 @@ test("without locks, a new tab continues the uploads of a closed one after a qua
 });
 
 test("an upload waits for an hour without a network, then gets another URL with another token", async (t) => {
-  const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
-  const user = await account();
+  const context = await openContext(t, { allowed: [/ERR_|Failed to load resource/] });
+  const user = await signUp();
   await context.clock.install();
   const page = await app(t, context, user);
   await page.evaluate(async ({ base, token }) => {
@@ -255,8 +255,8 @@ test("an upload waits for an hour without a network, then gets another URL with 
   }, { base: BASE, token: user.token });
   const routes = [];
   await page.route(isPut, (route) => (routes.push(route) > 1 ? route.continue() : undefined));
-  await add(page, await photos(page, 1));
-  await until(() => routes.length === 1, "the upload is sent");
+  await add(page, await drawPhotos(page, 1));
+  await waitUntil(() => routes.length === 1, "the upload is sent");
   await context.setOffline(true);
   await routes[0].abort("internetdisconnected");
   await page.waitForFunction(() => uploader.items[0].waitReason === "offline");
@@ -275,8 +275,8 @@ test("an upload waits for an hour without a network, then gets another URL with 
 });
 
 test("a 403 that the page cannot read leads to another URL", async (t) => {
-  const context = await visitor(t, { allowed: [/ERR_|CORS policy|Failed to load resource/] });
-  const user = await account();
+  const context = await openContext(t, { allowed: [/ERR_|CORS policy|Failed to load resource/] });
+  const user = await signUp();
   const page = await app(t, context, user);
   const urls = [];
   await page.route(isPut, (route) => {
@@ -285,7 +285,7 @@ test("a 403 that the page cannot read leads to another URL", async (t) => {
   });
   let reads = 0;
   page.on("console", (message) => { reads += Number(/CORS policy/.test(message.text())); });
-  await add(page, await photos(page, 1));
+  await add(page, await drawPhotos(page, 1));
   await page.evaluate(() => uploader.items[0].finished);
   assert.ok(reads > 0, "the page cannot read the answer");
   assert.ok(urls.length <= 4, `${urls.length} PUTs`);

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { account, ask, BASE, contextWithFakeHosts, servePages } from "./harness.js";
+import { signUp, callApi, BASE, openContextWithFakeHosts, servePages } from "./harness.js";
 
 /** Origin in the server's CORS_ORIGINS. */
 const ALLOWED = `http://app.test:${process.env.VALET_ORIGIN_PORT}`;
@@ -13,7 +13,7 @@ const ALLOWED = `http://app.test:${process.env.VALET_ORIGIN_PORT}`;
 /** Serves an empty page on this port, and opens it under a name that ends in `.test`. */
 async function pageOf(t, host, port) {
   const served = await servePages(t, (_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"), port);
-  const page = await (await contextWithFakeHosts(t)).newPage();
+  const page = await (await openContextWithFakeHosts(t)).newPage();
   await page.goto(`http://${host}:${served}/`);
   return page;
 }
@@ -61,7 +61,7 @@ const steps = async ({ base, token, id, upload, base64, credentials }) => {
 
 test("a page of an origin in CORS_ORIGINS can make every call", async (t) => {
   const page = await pageOf(t, "app.test", Number(process.env.VALET_ORIGIN_PORT));
-  const { token } = await account();
+  const { token } = await signUp();
   const open = await ticket(token);
   const seen = await page.evaluate(steps, { base: BASE, token, credentials: "omit", ...open });
   const bytes = Buffer.from(open.base64, "base64").length;
@@ -71,7 +71,7 @@ test("a page of an origin in CORS_ORIGINS can make every call", async (t) => {
 
 test("requests with credentials are refused, because no cookie authenticates", async (t) => {
   const page = await pageOf(t, "app.test", Number(process.env.VALET_ORIGIN_PORT));
-  const { token } = await account();
+  const { token } = await signUp();
   const seen = await page.evaluate(steps, { base: BASE, token, credentials: "include", ...(await ticket(token)) });
   const { put, etag, bytes, ...calls } = seen;
   assert.deepEqual(calls, { ...calls, invalid: "hidden from the page", confirm: "hidden from the page", patch: "hidden from the page", requestId: false, deleted: "hidden from the page" });
@@ -80,12 +80,12 @@ test("requests with credentials are refused, because no cookie authenticates", a
 for (const [what, host, port] of [["another port", "app.test", 0], ["another name", "www.app.test", 0]]) {
   test(`a page of another origin can make no call: ${what}`, async (t) => {
     const page = await pageOf(t, host, port);
-    const { token } = await account();
+    const { token } = await signUp();
     const seen = await page.evaluate(steps, { base: BASE, token, credentials: "omit", ...(await ticket(token)) });
     const { bytes, ...others } = seen;
     for (const [step, outcome] of Object.entries(others)) assert.ok(outcome === "hidden from the page" || outcome === false, `${step}: ${outcome}`);
     assert.equal(bytes, undefined);
-    const stored = await ask("/api/auth/me", { token });
+    const stored = await callApi("/api/auth/me", { token });
     assert.equal((await stored.json()).usage.images, 0, "nothing was stored");
   });
 }

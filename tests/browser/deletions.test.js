@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { account, ask, BASE, listed, LONG_UNDO, PASSWORD, photos, signedIn, signIn, until, upload, visitor } from "./harness.js";
+import { signUp, callApi, BASE, openPageWithList, LONG_UNDO, PASSWORD, drawPhotos, openSignedInPage, signIn, waitUntil, upload, openContext } from "./harness.js";
 
 /** Returns the names of the user's images. Signs in again, because the page's session may have ended. */
 async function gallery(user) {
   const body = JSON.stringify({ email: user.email, password: PASSWORD });
   const { token } = await (await fetch(`${BASE}/api/auth/login`, { method: "POST", headers: { "content-type": "application/json" }, body })).json();
-  const { images } = await (await ask("/api/images/gallery", { token })).json();
+  const { images } = await (await callApi("/api/images/gallery", { token })).json();
   return images.map(({ fileName }) => fileName).sort();
 }
 
@@ -23,7 +23,7 @@ async function remove(page, name) {
  * Selects all images and presses Delete. Accepts or dismisses the page's question, if it asks one. Returns the text of the question,
  * or null.
  */
-async function removeAll(page, isAccepted) {
+async function removeAll(page, { isAccepted }) {
   let asked = null;
   page.once("dialog", (dialog) => {
     asked = dialog.message();
@@ -49,10 +49,10 @@ async function recordDeletions(page) {
 
 test("deletions that wait are sent before the session ends, in every tab", async (t) => {
   // The page gives its other tabs 300 ms, and 5 s for all deletions, which are not enough on a busy machine.
-  const context = await visitor(t, { timers: { ...LONG_UNDO, 300: 10_000, 5000: 60_000 } });
-  const [page, other, user] = [await context.newPage(), await context.newPage(), await account()];
+  const context = await openContext(t, { timers: { ...LONG_UNDO, 300: 10_000, 5000: 60_000 } });
+  const [page, other, user] = [await context.newPage(), await context.newPage(), await signUp()];
   await signIn(page, user);
-  await upload(page, await photos(page, 3));
+  await upload(page, await drawPhotos(page, 3));
   await other.goto("/");
   await other.locator(".tile.loaded").nth(2).waitFor();
   await remove(other, "photo-001.jpg");
@@ -64,8 +64,8 @@ test("deletions that wait are sent before the session ends, in every tab", async
 });
 
 test("a server that does not answer does not prevent signing out", async (t) => {
-  const { page, user } = await signedIn(t, {});
-  await upload(page, await photos(page, 1));
+  const { page, user } = await openSignedInPage(t, {});
+  await upload(page, await drawPhotos(page, 1));
   await page.route("**/api/images/delete", () => {});
   await remove(page, "photo-000.jpg");
   await page.locator(".menu summary").click();
@@ -75,35 +75,35 @@ test("a server that does not answer does not prevent signing out", async (t) => 
 });
 
 test("more deletions than a closing page can send are sent at once, after a question", async (t) => {
-  const { page } = await listed(t, 1700);
+  const { page } = await openPageWithList(t, 1700);
   const ids = await recordDeletions(page);
-  assert.equal(await removeAll(page, false), "Delete 1,700 images? This cannot be undone.");
+  assert.equal(await removeAll(page, { isAccepted: false }), "Delete 1,700 images? This cannot be undone.");
   await page.getByText(/^1,700 images selected/).waitFor();
   assert.deepEqual(ids, []);
-  await removeAll(page, true);
-  await until(() => ids.length === 1700, "all are deleted, long before undo ends");
+  await removeAll(page, { isAccepted: true });
+  await waitUntil(() => ids.length === 1700, "all are deleted, long before undo ends");
   assert.equal(new Set(ids).size, 1700);
   assert.equal(await page.getByRole("button", { name: "Undo" }).count(), 0);
 });
 
 test("if deletions together are too many for a closing page, the earlier ones are sent", async (t) => {
-  const { page } = await listed(t, 1501, { timers: LONG_UNDO });
+  const { page } = await openPageWithList(t, 1501, { timers: LONG_UNDO });
   const ids = await recordDeletions(page);
   await page.getByRole("checkbox", { name: "Select 0.jpg", exact: true }).check({ force: true });
   await page.keyboard.press("Delete");
   await page.getByText("1 image deleted").waitFor();
   assert.deepEqual(ids, []);
-  assert.equal(await removeAll(page, true), null, "1,500 can be undone");
+  assert.equal(await removeAll(page, { isAccepted: true }), null, "1,500 can be undone");
   await page.getByText("1,500 images deleted").waitFor();
-  await until(() => ids.join() === "picture-0", "the earlier one is deleted");
+  await waitUntil(() => ids.join() === "picture-0", "the earlier one is deleted");
   await page.getByRole("button", { name: "Undo" }).click();
   await page.getByText("1,500 images deleted").waitFor({ state: "detached" });
   assert.deepEqual(ids, ["picture-0"]);
 });
 
 test("deletions that wait or are under way when the page closes are sent", async (t) => {
-  const { page, user } = await signedIn(t, {});
-  await upload(page, await photos(page, 3));
+  const { page, user } = await openSignedInPage(t, {});
+  await upload(page, await drawPhotos(page, 3));
   let isHeld = false;
   await page.route("**/api/images/delete", (route) => {
     if (isHeld) return route.continue();
@@ -111,8 +111,8 @@ test("deletions that wait or are under way when the page closes are sent", async
     return undefined;
   });
   await remove(page, "photo-000.jpg");
-  await until(() => isHeld, "undo ended, and the server does not answer");
+  await waitUntil(() => isHeld, "undo ended, and the server does not answer");
   await remove(page, "photo-001.jpg");
   await page.goto("about:blank");
-  await until(async () => (await gallery(user)).join() === "photo-002.jpg", "both images are deleted");
+  await waitUntil(async () => (await gallery(user)).join() === "photo-002.jpg", "both images are deleted");
 });

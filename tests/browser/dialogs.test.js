@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import {
-  announced, ask, BASE, choose, clickable, focusOn, listed, loaded, LONG_UNDO, photos, screenshot, reload, signedIn, tree, until, upload,
+  waitForAnnouncement, callApi, BASE, chooseFiles, isClickable, readFocusedName, openPageWithList, findLoadedTiles, LONG_UNDO, drawPhotos, takeScreenshot, reload, openSignedInPage, readAccessibilityTree, waitUntil, upload,
 } from "./harness.js";
 
 /** Every dialog of the page: the steps that open it, and its address. */
@@ -53,31 +53,31 @@ const goBackAndForward = (page) => page.evaluate(() => new Promise((done) => {
 
 for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow", { width: 375, height: 667 }]]) {
   test(`messages are shown over every dialog, and its address opens and closes it, ${name}`, async (t) => {
-    const { page } = await listed(t, 30, { viewport });
+    const { page } = await openPageWithList(t, 30, { viewport });
     assert.deepEqual(await page.locator("dialog").evaluateAll((all) => all.map((one) => one.id).sort()), Object.keys(DIALOGS).sort(), "this test knows every dialog");
     for (const [id, { open, address }] of Object.entries(DIALOGS)) {
       const dialog = page.locator(`#${id}`);
       // A message that is already shown moves into the dialog.
       await showMessage(page, `Before ${id}`);
-      await announced(page, new RegExp(`Before ${id}, spoken`));
+      await waitForAnnouncement(page, new RegExp(`Before ${id}, spoken`));
       await open(page);
       await dialog.waitFor();
-      await until(async () => address.test(page.url()), `${page.url()} is the address of ${id}`);
+      await waitUntil(async () => address.test(page.url()), `${page.url()} is the address of ${id}`);
       const act = page.getByRole("button", { name: "Act" });
-      assert.ok(await clickable(act), `${id}: a message from before can be clicked`);
-      await announced(page, new RegExp(`Before ${id}, written`));
+      assert.ok(await isClickable(act), `${id}: a message from before can be clicked`);
+      await waitForAnnouncement(page, new RegExp(`Before ${id}, written`));
       await act.click();
       assert.ok(await dialog.evaluate((dialog) => dialog.contains(document.activeElement)), `${id}: the focus stays in the dialog`);
 
       await showMessage(page, `Over ${id}`);
-      await announced(page, new RegExp(`Over ${id}, written`));
-      await announced(page, new RegExp(`Over ${id}, spoken`));
-      if (id === "lightbox") await screenshot(page, `${name}-message`);
+      await waitForAnnouncement(page, new RegExp(`Over ${id}, written`));
+      await waitForAnnouncement(page, new RegExp(`Over ${id}, spoken`));
+      if (id === "lightbox") await takeScreenshot(page, `${name}-message`);
       // With the keyboard only.
-      for (let i = 0; i < 20 && (await focusOn(page)) !== "Act"; i += 1) await page.keyboard.press("Tab");
+      for (let i = 0; i < 20 && (await readFocusedName(page)) !== "Act"; i += 1) await page.keyboard.press("Tab");
       await page.keyboard.press("Enter");
-      await until(() => act.count().then((count) => count === 0), "the button disappears");
-      await until(async () => (await page.title()) === "acted", "the button acted");
+      await waitUntil(() => act.count().then((count) => count === 0), "the button disappears");
+      await waitUntil(async () => (await page.title()) === "acted", "the button acted");
 
       // Back closes it, and the page stays; Forward opens it; a reload does not close it.
       await page.goBack();
@@ -97,15 +97,15 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
         await dialog.waitFor();
         await showMessage(page, `Left in ${id}`);
         // A text may be in the live region for a second only, which a slow read of the accessibility tree may miss.
-        const spoken = Promise.any([announced(page, new RegExp(`Left in ${id}, spoken`)), waitUntilAnnounced(page, `Left in ${id}, spoken`)]);
+        const spoken = Promise.any([waitForAnnouncement(page, new RegExp(`Left in ${id}, spoken`)), waitUntilAnnounced(page, `Left in ${id}, spoken`)]);
         await page.getByRole("button", { name: "Act" }).waitFor();
         await close();
         await dialog.waitFor({ state: "hidden" });
-        await until(() => page.url() === `${BASE}/`, "the address is the gallery's again");
+        await waitUntil(() => page.url() === `${BASE}/`, "the address is the gallery's again");
         assert.ok((await page.evaluate(() => history.length)) <= before + 1);
-        await until(async () => (await focusOn(page)) !== null, `${id}: the focus is somewhere`);
+        await waitUntil(async () => (await readFocusedName(page)) !== null, `${id}: the focus is somewhere`);
         await spoken;
-        assert.ok(await clickable(page.getByRole("button", { name: "Act" })), "a message outlives the dialog");
+        assert.ok(await isClickable(page.getByRole("button", { name: "Act" })), "a message outlives the dialog");
         await page.getByRole("button", { name: "Act" }).click();
       }
     }
@@ -115,7 +115,7 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
 }
 
 test("no text is lost that is announced while a dialog opens or closes", async (t) => {
-  const { page } = await listed(t, 1, {});
+  const { page } = await openPageWithList(t, 1, {});
   // Runs with several pauses in milliseconds: `before` the dialog opens or closes, and `between` that and the next text.
   const lost = await page.evaluate(async () => {
     const { announce } = await import(document.querySelector("link[href$='dom.js']").href);
@@ -153,18 +153,18 @@ test("no text is lost that is announced while a dialog opens or closes", async (
 });
 
 test("an open image has undo, captions of several lines, and failures that are shown and announced", async (t) => {
-  const { page, user } = await signedIn(t, { allowed: [/ 503 /], timers: LONG_UNDO });
-  await upload(page, await photos(page, 3));
-  const images = async () => (await (await ask("/api/images/gallery", user)).json()).images;
+  const { page, user } = await openSignedInPage(t, { allowed: [/ 503 /], timers: LONG_UNDO });
+  await upload(page, await drawPhotos(page, 3));
+  const images = async () => (await (await callApi("/api/images/gallery", user)).json()).images;
   const [, second] = await images();
   const lines = "First line,\nsecond line: 🌊";
-  assert.equal((await ask(`/api/images/${second.id}`, user, { method: "PATCH", body: { caption: lines } })).status, 200);
+  assert.equal((await callApi(`/api/images/${second.id}`, user, { method: "PATCH", body: { caption: lines } })).status, 200);
   await page.goto(`/#image/${second.id}`);
   await reload(page);
   const dialog = page.getByRole("dialog");
   await dialog.waitFor();
   const name = page.locator("#lightbox-name");
-  await until(async () => (await name.textContent()) === second.fileName, "the image of the address");
+  await waitUntil(async () => (await name.textContent()) === second.fileName, "the image of the address");
   const caption = page.getByLabel("Caption");
   assert.equal(await caption.inputValue(), lines);
   assert.ok(await caption.evaluate((field) => field.scrollHeight <= field.clientHeight), "every line is visible");
@@ -174,12 +174,12 @@ test("an open image has undo, captions of several lines, and failures that are s
   page.on("request", (request) => { saves += request.method() === "PATCH"; });
   await page.keyboard.press("ArrowRight");
   await page.keyboard.press("ArrowLeft");
-  await until(async () => (await caption.inputValue()) === lines, "back at it");
+  await waitUntil(async () => (await caption.inputValue()) === lines, "back at it");
   await caption.press("End");
   await caption.press("Shift+Enter");
   await page.keyboard.type("and a third.");
   await page.keyboard.press("Enter");
-  await announced(page, /Caption saved/);
+  await waitForAnnouncement(page, /Caption saved/);
   assert.equal(saves, 1);
   const stored = (await images()).find(({ id }) => id === second.id).caption;
   assert.equal(stored.split("\n").length, 3);
@@ -187,10 +187,10 @@ test("an open image has undo, captions of several lines, and failures that are s
   // A thousand characters count as a thousand, whatever their number of UTF-16 units.
   await caption.fill("🌊".repeat(1000));
   await page.keyboard.press("Enter");
-  await until(async () => [...((await images()).find(({ id }) => id === second.id).caption)].length === 1000, "a thousand emoji");
+  await waitUntil(async () => [...((await images()).find(({ id }) => id === second.id).caption)].length === 1000, "a thousand emoji");
   await caption.fill("🌊".repeat(1001));
   await page.keyboard.press("Enter");
-  await announced(page, /1 character too long/);
+  await waitForAnnouncement(page, /1 character too long/);
   // A step or a click does not lose it either.
   await page.getByRole("button", { name: "Next image" }).click();
   await page.getByRole("button", { name: "Close" }).click();
@@ -198,21 +198,21 @@ test("an open image has undo, captions of several lines, and failures that are s
   await caption.fill("kept");
   await page.route("**/api/images/*", (route) => (route.request().method() === "PATCH" ? route.fulfill({ status: 503, json: { code: "unavailable" } }) : route.fallback()));
   await page.keyboard.press("Enter");
-  await announced(page, /The caption was not saved\. The server is busy/);
+  await waitForAnnouncement(page, /The caption was not saved\. The server is busy/);
   await page.unrouteAll({ behavior: "ignoreErrors" });
   await page.getByRole("button", { name: "Try again" }).click();
-  await until(async () => (await images()).find(({ id }) => id === second.id).caption === "kept", "saved after all");
+  await waitUntil(async () => (await images()).find(({ id }) => id === second.id).caption === "kept", "saved after all");
   await page.route("**/download", (route) => route.fulfill({ status: 503, json: { code: "unavailable" } }));
   await page.getByRole("button", { name: "Download" }).click();
-  await announced(page, /The download did not start/);
+  await waitForAnnouncement(page, /The download did not start/);
   await page.unrouteAll({ behavior: "ignoreErrors" });
 
   await page.getByRole("button", { name: "Delete" }).click();
-  await announced(page, /1 image deleted/);
+  await waitForAnnouncement(page, /1 image deleted/);
   assert.notEqual(await name.textContent(), second.fileName);
   await page.getByRole("button", { name: "Undo" }).click();
-  await until(async () => (await name.textContent()) === second.fileName, "the image is shown again");
-  await announced(page, /Restored|2 of 3/);
+  await waitUntil(async () => (await name.textContent()) === second.fileName, "the image is shown again");
+  await waitForAnnouncement(page, /Restored|2 of 3/);
   // Opened from the gallery, it is open after a reload, and Back leads to the gallery.
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "hidden" });
@@ -222,7 +222,7 @@ test("an open image has undo, captions of several lines, and failures that are s
   await dialog.waitFor();
   await page.goBack();
   await dialog.waitFor({ state: "hidden" });
-  await until(async () => (await page.locator(".tile").count()) === 3, "the gallery");
+  await waitUntil(async () => (await page.locator(".tile").count()) === 3, "the gallery");
   await page.goForward();
   await dialog.waitFor();
   // Deleting the last image closes it, and can be undone as well.
@@ -231,46 +231,46 @@ test("an open image has undo, captions of several lines, and failures that are s
     await page.keyboard.press("Delete");
   }
   await dialog.waitFor({ state: "hidden" });
-  assert.notEqual(await focusOn(page), null);
+  assert.notEqual(await readFocusedName(page), null);
   assert.equal(await page.locator(".tile").count(), 0);
   for (let i = 0; i < 3; i += 1) await page.keyboard.press("Control+z");
-  await until(async () => (await page.locator(".tile").count()) === 3, "all three again");
+  await waitUntil(async () => (await page.locator(".tile").count()) === 3, "all three again");
 });
 
 test("an image's address opens it anywhere in the gallery, and reports a deleted one", async (t) => {
-  const { page } = await listed(t, 450, {});
+  const { page } = await openPageWithList(t, 450, {});
   const name = page.locator("#lightbox-name");
   await page.evaluate(() => { location.hash = "#image/picture-333"; });
   await page.getByRole("dialog").waitFor();
   assert.equal(await name.textContent(), "333.jpg");
-  await until(() => page.getByRole("button", { name: "Next image" }).isEnabled(), "its neighbours are found");
+  await waitUntil(() => page.getByRole("button", { name: "Next image" }).isEnabled(), "its neighbours are found");
   await page.keyboard.press("ArrowRight");
-  await until(() => page.url().endsWith("#image/picture-334"), "the address follows");
+  await waitUntil(() => page.url().endsWith("#image/picture-334"), "the address follows");
   await page.keyboard.press("ArrowRight");
   await page.goBack();
   await page.getByRole("dialog").waitFor({ state: "hidden" });
   assert.equal(page.url(), `${BASE}/`, "one step back, however many images were viewed");
-  await until(async () => (await focusOn(page)) === "335.jpg", "the focus is at the last one, which is in view");
+  await waitUntil(async () => (await readFocusedName(page)) === "335.jpg", "the focus is at the last one, which is in view");
   assert.ok(await page.evaluate(() => { const { top, bottom } = document.activeElement.getBoundingClientRect(); return top >= 0 && bottom <= innerHeight; }));
   await page.unroute("**/api/images/read");
   await page.evaluate(() => { location.hash = "#image/01980a3c-5b7e-7c11-9f3a-2d4e6b8c0a1f"; });
-  await announced(page, /not in your gallery any more/);
+  await waitForAnnouncement(page, /not in your gallery any more/);
   assert.equal(page.url(), `${BASE}/`);
 });
 
 test("the focus survives removed lines of the upload list, and the removed list", async (t) => {
-  const { page } = await signedIn(t, { allowed: [/ 422 /] });
-  await choose(page, [1, 2].map((n) => ({ name: `letter-${n}.jpg`, mimeType: "image/jpeg", buffer: Buffer.from(`Dear Ada, ${n}`) })));
+  const { page } = await openSignedInPage(t, { allowed: [/ 422 /] });
+  await chooseFiles(page, [1, 2].map((n) => ({ name: `letter-${n}.jpg`, mimeType: "image/jpeg", buffer: Buffer.from(`Dear Ada, ${n}`) })));
   await page.getByRole("heading", { name: "2 uploads failed" }).waitFor();
   for (const n of [1, 2]) {
     await page.getByRole("button", { name: `Discard letter-${n}.jpg` }).press("Enter");
     await page.getByRole("button", { name: `Discard letter-${n}.jpg` }).waitFor({ state: "detached" });
-    await until(async () => (await focusOn(page)) !== null, "the focus is somewhere");
+    await waitUntil(async () => (await readFocusedName(page)) !== null, "the focus is somewhere");
   }
-  await upload(page, await photos(page, 1));
+  await upload(page, await drawPhotos(page, 1));
   await page.getByRole("button", { name: "Clear" }).press("Enter");
   await page.locator("#upload-list").waitFor({ state: "hidden" });
-  await until(async () => (await focusOn(page)) !== null, "the focus is somewhere");
-  assert.equal((await tree(page)).filter((node) => node.role === "region" && node.live).length, 1);
-  await loaded(page).first().waitFor();
+  await waitUntil(async () => (await readFocusedName(page)) !== null, "the focus is somewhere");
+  assert.equal((await readAccessibilityTree(page)).filter((node) => node.role === "region" && node.live).length, 1);
+  await findLoadedTiles(page).first().waitFor();
 });

@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { choose, email, listed, loaded, PASSWORD, photos, screenshot, reload, signedIn, until, upload, visitor } from "./harness.js";
+import { chooseFiles, newEmail, openPageWithList, findLoadedTiles, PASSWORD, drawPhotos, takeScreenshot, reload, openSignedInPage, waitUntil, upload, openContext } from "./harness.js";
 
 test("a second view of fifty images fetches none of them again", async (t) => {
-  const { page, context } = await signedIn(t, {});
-  await upload(page, await photos(page, 50, { width: 320, height: 240 }));
+  const { page, context } = await openSignedInPage(t, {});
+  await upload(page, await drawPhotos(page, 50, { width: 320, height: 240 }));
   // All of them in view.
   await page.setViewportSize({ width: 1280, height: 4200 });
   // Reloads the page, and returns the number of requests for images, and the bytes of those that were not cached.
@@ -19,7 +19,7 @@ test("a second view of fifty images fetches none of them again", async (t) => {
     cdp.on("Network.responseReceived", ({ requestId, response }) => { if (images.has(requestId)) images.get(requestId).cached ||= response.fromDiskCache; });
     cdp.on("Network.dataReceived", ({ requestId, encodedDataLength }) => { if (images.has(requestId)) images.get(requestId).bytes += encodedDataLength; });
     await reload(page);
-    await until(async () => (await loaded(page).count()) === 50, "fifty tiles");
+    await waitUntil(async () => (await findLoadedTiles(page).count()) === 50, "fifty tiles");
     await cdp.detach();
     const all = [...images.values()];
     return { requests: all.length, wire: all.filter((image) => !image.cached).reduce((sum, image) => sum + image.bytes, 0) };
@@ -36,7 +36,7 @@ test("a second view of fifty images fetches none of them again", async (t) => {
 
 test("ten thousand images use few elements, cause no layout shift and are loaded on demand", async (t) => {
   // Without a GPU most of the time is painting: a small window has less to paint.
-  const { page } = await listed(t, 10_000, { viewport: { width: 800, height: 600 } });
+  const { page } = await openPageWithList(t, 10_000, { viewport: { width: 800, height: 600 } });
   await page.evaluate(() => {
     window.shifted = 0;
     new PerformanceObserver((list) => { for (const entry of list.getEntries()) window.shifted += entry.value; }).observe({ type: "layout-shift" });
@@ -61,21 +61,21 @@ test("ten thousand images use few elements, cause no layout shift and are loaded
     frames.sort((a, b) => a - b);
     return { most, frames: frames.length, middle: frames[frames.length >> 1], slow: frames[Math.floor(frames.length * 0.99)], shifted: window.shifted, took: performance.now() - began };
   });
-  await until(async () => (await page.locator(".tile").last().locator("img").getAttribute("alt")) === "9999.jpg", "the last image");
+  await waitUntil(async () => (await page.locator(".tile").last().locator("img").getAttribute("alt")) === "9999.jpg", "the last image");
   console.log(`10,000 images: at most ${run.most} tiles, ${run.frames} frames in ${(run.took / 1000).toFixed(1)} s, median ${run.middle.toFixed(1)} ms, 99th ${run.slow.toFixed(1)} ms, layout shift ${run.shifted}`);
   assert.ok(run.most < 160, `${run.most} tiles at once`);
   // An image that jumped would shift ten times this; the sum grows slightly if a slow machine draws late.
   assert.ok(run.shifted < 0.01, `layout shift ${run.shifted}`);
   await page.evaluate(() => scrollTo(0, 0));
-  await until(async () => (await loaded(page).first().locator("img").getAttribute("alt")) === "0.jpg", "the first again");
+  await waitUntil(async () => (await findLoadedTiles(page).first().locator("img").getAttribute("alt")) === "0.jpg", "the first again");
 });
 
 test("every action works with the keyboard only", async (t) => {
-  const context = await visitor(t, {});
+  const context = await openContext(t, {});
   const page = await context.newPage();
   await page.goto("/");
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
-  const address = email();
+  const address = newEmail();
   // The focus begins in the first field.
   await page.keyboard.type(address);
   for (let i = 0; i < 4; i += 1) await page.keyboard.press("Tab");
@@ -89,11 +89,11 @@ test("every action works with the keyboard only", async (t) => {
     await page.locator("#upload").focus();
     await page.keyboard.press("Enter");
   })()]);
-  const files = await photos(page, 6);
+  const files = await drawPhotos(page, 6);
   await chooser.setFiles(files);
   await page.getByRole("heading", { name: "6 images uploaded" }).waitFor();
   await reload(page);
-  await until(async () => (await loaded(page).count()) === 6, "the tiles");
+  await waitUntil(async () => (await findLoadedTiles(page).count()) === 6, "the tiles");
   // From the top: skip link, upload, account, then one stop for the whole grid.
   await page.evaluate(() => document.activeElement.blur());
   const stops = [];
@@ -114,7 +114,7 @@ test("every action works with the keyboard only", async (t) => {
   await page.keyboard.press("End");
   await page.keyboard.press("Home");
   assert.equal(await focused(), first);
-  await screenshot(page, "focus");
+  await takeScreenshot(page, "focus");
   await page.keyboard.press("Enter");
   await page.getByRole("dialog").waitFor();
   // The dialog traps the focus.
@@ -129,30 +129,30 @@ test("every action works with the keyboard only", async (t) => {
   await page.keyboard.press("Shift+ArrowRight");
   await page.getByText(/^2 images selected/).waitFor();
   await page.keyboard.press("Delete");
-  await until(async () => (await page.locator(".tile").count()) === 4, "two images fewer");
+  await waitUntil(async () => (await page.locator(".tile").count()) === 4, "two images fewer");
   await page.keyboard.press("Control+z");
-  await until(async () => (await page.locator(".tile").count()) === 6, "all images again");
+  await waitUntil(async () => (await page.locator(".tile").count()) === 6, "all images again");
 });
 
 test("on a phone no content overflows and every control is large enough", async (t) => {
-  const { page } = await signedIn(t, { viewport: { width: 360, height: 720 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 });
-  const files = await photos(page, 8);
-  await screenshot(page, "narrow-empty");
-  await choose(page, files);
-  await screenshot(page, "narrow-uploading");
+  const { page } = await openSignedInPage(t, { viewport: { width: 360, height: 720 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 });
+  const files = await drawPhotos(page, 8);
+  await takeScreenshot(page, "narrow-empty");
+  await chooseFiles(page, files);
+  await takeScreenshot(page, "narrow-uploading");
   await page.getByRole("heading", { name: "8 images uploaded" }).waitFor();
   const fits = () => page.evaluate(() => document.documentElement.scrollWidth <= innerWidth);
   assert.ok(await fits());
-  await screenshot(page, "narrow");
+  await takeScreenshot(page, "narrow");
   await page.locator(".open").nth(2).tap();
   await page.locator(".frame.loaded").waitFor();
   assert.ok(await fits());
-  await screenshot(page, "narrow-lightbox");
+  await takeScreenshot(page, "narrow-lightbox");
   await page.getByRole("button", { name: "Next image" }).tap();
   await page.getByRole("button", { name: "Close" }).tap();
   await page.getByRole("checkbox").first().tap();
   await page.getByText(/^1 image selected/).waitFor();
-  await screenshot(page, "narrow-selected");
+  await takeScreenshot(page, "narrow-selected");
   const small = await page.evaluate(() => [...document.querySelectorAll("button, summary, input[type=checkbox]")]
     .filter((control) => control.checkVisibility() && control.getBoundingClientRect().width)
     .filter((control) => { const box = control.getBoundingClientRect(); return box.width < 24 || box.height < 24; }).map((control) => control.outerHTML));

@@ -22,7 +22,7 @@ export const LAUNCH = {
 /** Time in milliseconds that every test waits for an expected event. */
 const PATIENCE = 180_000;
 
-/** For the option `timers` of {@link visitor}: "Undo" is offered for ten minutes, because a busy machine takes long for a step. */
+/** For the option `timers` of {@link openContext}: "Undo" is offered for ten minutes, because a busy machine takes long for a step. */
 export const LONG_UNDO = { 8000: 600_000 };
 
 export let browser;
@@ -32,7 +32,7 @@ after(() => browser?.close());
 export const PASSWORD = "three small blue boats";
 let accounts = 0;
 /** Returns a new email address. */
-export const email = () => `ada-${process.pid}-${Date.now()}-${(accounts += 1)}@example.com`;
+export const newEmail = () => `ada-${process.pid}-${Date.now()}-${(accounts += 1)}@example.com`;
 
 /** Test → functions to call at its end. */
 const ends = new WeakMap();
@@ -41,7 +41,7 @@ const ends = new WeakMap();
  * Calls `act` when the test ends, after the functions of earlier calls, even if one of them throws. `t.after` would skip the rest then, and
  * a server that stays open keeps the process from ending.
  */
-export function atEnd(t, act) {
+export function callAtEnd(t, act) {
   if (ends.has(t)) return void ends.get(t).push(act);
   const acts = [act];
   ends.set(t, acts);
@@ -59,7 +59,7 @@ export function atEnd(t, act) {
 export async function servePages(t, listener, port = 0) {
   const server = createServer(listener);
   await new Promise((ready) => { server.listen(port, "127.0.0.1", ready); });
-  atEnd(t, () => {
+  callAtEnd(t, () => {
     server.closeAllConnections();
     return new Promise((closed) => { server.close(closed); });
   });
@@ -67,11 +67,11 @@ export async function servePages(t, listener, port = 0) {
 }
 
 /** Opens a context that resolves names that end in `.test` to this machine: origins that are neither secure nor local. */
-export async function contextWithFakeHosts(t, options) {
+export async function openContextWithFakeHosts(t, options) {
   const started = await chromium.launch({
     ...LAUNCH, args: [...LAUNCH.args, "--host-resolver-rules=MAP *.test 127.0.0.1", "--disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,LocalNetworkAccessChecks"],
   });
-  atEnd(t, () => started.close());
+  callAtEnd(t, () => started.close());
   const context = await started.newContext(options);
   context.setDefaultTimeout(PATIENCE);
   return context;
@@ -81,7 +81,7 @@ export async function contextWithFakeHosts(t, options) {
  * Opens a context whose pages must report no errors; `allowed` are patterns of console errors that a test provokes. `timers` has the
  * durations, in milliseconds, that replace others of the page's timers.
  */
-export async function visitor(t, { allowed = [], timers, ...options } = {}) {
+export async function openContext(t, { allowed = [], timers, ...options } = {}) {
   const context = await browser.newContext({ baseURL: BASE, viewport: { width: 1280, height: 800 }, ...options });
   context.setDefaultTimeout(PATIENCE);
   const faults = [];
@@ -98,7 +98,7 @@ export async function visitor(t, { allowed = [], timers, ...options } = {}) {
   }
   context.on("console", (message) => { if (message.type() === "error") faults.push(`${message.text()} ${message.location().url}`); });
   context.on("weberror", (error) => faults.push(String(error.error().stack)));
-  atEnd(t, async () => {
+  callAtEnd(t, async () => {
     await context.close();
     const unexpected = faults.filter((fault) => !allowed.some((pattern) => pattern.test(fault)));
     assert.deepEqual(unexpected, [], "no console error, no exception, no policy violation");
@@ -107,7 +107,7 @@ export async function visitor(t, { allowed = [], timers, ...options } = {}) {
 }
 
 /** Calls `send` up to ten times while it resolves with 503 or 504, which a busy server returns. Returns the last response. */
-async function answered(send) {
+async function repeatWhileBusy(send) {
   for (let left = 9; ; left -= 1) {
     const answer = await send();
     if (!left || ![503, 504].includes(answer.status)) return answer;
@@ -117,17 +117,17 @@ async function answered(send) {
 }
 
 /** Calls the API with this access token; a call that can be repeated. */
-export function ask(path, { token }, { method, body } = {}) {
+export function callApi(path, { token }, { method, body } = {}) {
   const headers = { authorization: `Bearer ${token}`, ...(body && { "content-type": "application/json" }) };
-  return answered(() => fetch(BASE + path, { method, headers, body: body && JSON.stringify(body) }));
+  return repeatWhileBusy(() => fetch(BASE + path, { method, headers, body: body && JSON.stringify(body) }));
 }
 
 /** Signs up an account through the API. */
-export async function account() {
+export async function signUp() {
   let credentials;
-  const answer = await answered(() => {
+  const answer = await repeatWhileBusy(() => {
     // A sign-up without an answer may have used its address.
-    credentials = { email: email(), password: PASSWORD };
+    credentials = { email: newEmail(), password: PASSWORD };
     const body = JSON.stringify(credentials);
     return fetch(`${BASE}/api/auth/signup`, { method: "POST", headers: { "content-type": "application/json" }, body });
   });
@@ -145,16 +145,16 @@ export async function signIn(page, user) {
 }
 
 /** Opens a page that is signed in to a new account. */
-export async function signedIn(t, options) {
-  const context = await visitor(t, options);
+export async function openSignedInPage(t, options) {
+  const context = await openContext(t, options);
   const page = await context.newPage();
-  const user = await account();
+  const user = await signUp();
   await signIn(page, user);
   return { context, page, user };
 }
 
 /** Returns JPEG files drawn by the browser: `count` different ones, as Playwright takes them. `noise` makes them large. */
-export async function photos(page, count, { width = 640, height = 480, noise = 0, from = 0 } = {}) {
+export async function drawPhotos(page, count, { width = 640, height = 480, noise = 0, from = 0 } = {}) {
   const drawn = await page.evaluate(async ({ count, width, height, noise, from }) => {
     const files = [];
     for (let n = from; n < from + count; n += 1) {
@@ -197,28 +197,28 @@ export async function reload(page) {
 }
 
 /** Chooses files in the page's file input. */
-export const choose = (page, files) => page.locator("#files").setInputFiles(files);
+export const chooseFiles = (page, files) => page.locator("#files").setInputFiles(files);
 /** Returns the locator of the upload list's title. */
-export const title = (page) => page.locator("#upload-list-title");
+export const findUploadListTitle = (page) => page.locator("#upload-list-title");
 
 /** Uploads files and waits until the page reports all of them as uploaded. */
 export async function upload(page, files) {
-  await choose(page, files);
+  await chooseFiles(page, files);
   await page.getByRole("heading", { name: `${files.length} image${files.length === 1 ? "" : "s"} uploaded` }).waitFor();
 }
 
 /** Stores a screenshot if VALET_PICTURES names a folder. */
-export async function screenshot(page, name, options) {
+export async function takeScreenshot(page, name, options) {
   if (!PICTURES) return;
   mkdirSync(PICTURES, { recursive: true });
   await page.screenshot({ path: `${PICTURES}/${name}.png`, ...options });
 }
 
 /** Returns the locator of the tiles whose images have loaded. */
-export const loaded = (page) => page.locator(".tile.loaded");
+export const findLoadedTiles = (page) => page.locator(".tile.loaded");
 
 /** Waits until `check` returns a true value, and returns it. All tests have one limit, because none of them measures speed. */
-export async function until(check, what) {
+export async function waitUntil(check, what) {
   const end = Date.now() + PATIENCE;
   for (;;) {
     const value = await check();
@@ -233,7 +233,7 @@ export async function until(check, what) {
  * `{ role, name, live, focused, modal, text, path }`.
  * Hidden and inert elements are not in it. `path` holds the roles and names above, outermost first.
  */
-export async function tree(page) {
+export async function readAccessibilityTree(page) {
   const cdp = await page.context().newCDPSession(page);
   const { nodes } = await cdp.send("Accessibility.getFullAXTree");
   await cdp.detach();
@@ -252,18 +252,18 @@ export async function tree(page) {
 }
 
 /** Waits until a live region of the accessibility tree contains this text, which screen readers then announce. */
-export const announced = (page, pattern) =>
-  until(async () => (await tree(page)).some((node) => node.live && node.live !== "off" && pattern.test(node.text)), `announced: ${pattern}`);
+export const waitForAnnouncement = (page, pattern) =>
+  waitUntil(async () => (await readAccessibilityTree(page)).some((node) => node.live && node.live !== "off" && pattern.test(node.text)), `announced: ${pattern}`);
 
 /** Returns whether no other element covers the middle of this one. */
-export const clickable = (locator) => locator.evaluate((element) => {
+export const isClickable = (locator) => locator.evaluate((element) => {
   const { left, top, width, height } = element.getBoundingClientRect();
   const hit = document.elementFromPoint(left + width / 2, top + height / 2);
   return element === hit || element.contains(hit);
 });
 
 /** Returns the name of the focused element, or null. */
-export const focusOn = (page) => page.evaluate(() => {
+export const readFocusedName = (page) => page.evaluate(() => {
   const element = document.activeElement;
   if (!element || element === document.body) return null;
   return element.getAttribute("aria-label") ?? element.querySelector("img")?.alt ?? (element.id || element.textContent.trim());
@@ -273,7 +273,7 @@ export const focusOn = (page) => page.evaluate(() => {
  * Replaces the page's gallery by a list of `count` images, the newest of them `0.jpg`, a second apart. `members(n, url)` returns more
  * members of an image. Call it before the gallery is shown.
  */
-export async function list(page, count, members = () => ({})) {
+export async function replaceGallery(page, count, members = () => ({})) {
   const picture = `<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><rect width="40" height="30" fill="#7a9"/></svg>`;
   const url = await page.evaluate((text) => URL.createObjectURL(new Blob([text], { type: "image/svg+xml" })), picture);
   const image = (n) => ({
@@ -292,16 +292,16 @@ export async function list(page, count, members = () => ({})) {
   });
 }
 
-/** Opens a page that is signed in to a new account with a gallery of {@link list}. */
-export async function listed(t, count, { members, ...options } = {}) {
-  const context = await visitor(t, options);
+/** Opens a page that is signed in to a new account with a gallery of {@link replaceGallery}. */
+export async function openPageWithList(t, count, { members, ...options } = {}) {
+  const context = await openContext(t, options);
   const page = await context.newPage();
   await page.goto("/");
-  await list(page, count, members);
+  await replaceGallery(page, count, members);
   await page.getByRole("button", { name: "Create an account" }).click();
-  await page.getByLabel("Email address").fill(email());
+  await page.getByLabel("Email address").fill(newEmail());
   await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
   await page.keyboard.press("Enter");
-  await loaded(page).first().waitFor();
+  await findLoadedTiles(page).first().waitFor();
   return { context, page };
 }

@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { BASE, contextWithFakeHosts, email, PASSWORD, photos, reload, servePages, signedIn, until, visitor } from "./harness.js";
+import { BASE, openContextWithFakeHosts, newEmail, PASSWORD, drawPhotos, reload, servePages, openSignedInPage, waitUntil, openContext } from "./harness.js";
 
 /** Serves an empty page on another port, which is another origin. */
 async function serveOtherOrigin(t) {
@@ -29,18 +29,18 @@ const uploadAsOtherOrigin = async ({ base, email, password, base64 }) => {
 
 test("a page of an allowed origin can make every call", async (t) => {
   const port = await serveOtherOrigin(t);
-  const context = await visitor(t, {});
+  const context = await openContext(t, {});
   const page = await context.newPage();
   await page.goto(`http://localhost:${port}/`);
-  const [photo] = await photos(page, 1);
-  const upload = await page.evaluate(uploadAsOtherOrigin, { base: BASE, email: email(), password: PASSWORD, base64: photo.buffer.toString("base64") });
+  const [photo] = await drawPhotos(page, 1);
+  const upload = await page.evaluate(uploadAsOtherOrigin, { base: BASE, email: newEmail(), password: PASSWORD, base64: photo.buffer.toString("base64") });
   assert.ok(upload.requestId && upload.etag, JSON.stringify(upload));
   assert.deepEqual([upload.put, upload.confirmed, upload.isSame], [200, 200, true]);
 });
 
 test("a page of another origin can read no answer", async (t) => {
   const port = await serveOtherOrigin(t);
-  const page = await (await contextWithFakeHosts(t)).newPage();
+  const page = await (await openContextWithFakeHosts(t)).newPage();
   await page.goto(`http://stranger.test:${port}/`);
   const outcomes = await page.evaluate(async (base) => {
     const requests = [["GET", "/livez"], ["GET", "/api/auth/me"], ["POST", "/api/auth/login"]];
@@ -50,7 +50,7 @@ test("a page of another origin can read no answer", async (t) => {
 });
 
 test("uploads work without a secure context, that is, without crypto.subtle and locks", async (t) => {
-  const context = await contextWithFakeHosts(t, { viewport: { width: 1000, height: 700 } });
+  const context = await openContextWithFakeHosts(t, { viewport: { width: 1000, height: 700 } });
   const page = await context.newPage();
   const consoleErrors = [];
   page.on("console", (message) => { if (message.type() === "error") consoleErrors.push(message.text()); });
@@ -58,20 +58,20 @@ test("uploads work without a secure context, that is, without crypto.subtle and 
   await page.goto(`http://valet.test:${new URL(BASE).port}/`);
   assert.deepEqual(await page.evaluate(() => [isSecureContext, typeof crypto.subtle, typeof navigator.locks]), [false, "undefined", "undefined"]);
   await page.getByRole("button", { name: "Create an account" }).click();
-  await page.getByLabel("Email address").fill(email());
+  await page.getByLabel("Email address").fill(newEmail());
   await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "No images yet" }).waitFor();
-  await page.locator("#files").setInputFiles(await photos(page, 4));
+  await page.locator("#files").setInputFiles(await drawPhotos(page, 4));
   await page.getByRole("heading", { name: "4 images uploaded" }).waitFor();
   await reload(page);
-  await until(async () => (await page.locator(".tile.loaded").count()) === 4, "the gallery after a reload");
+  await waitUntil(async () => (await page.locator(".tile.loaded").count()) === 4, "the gallery after a reload");
   assert.deepEqual(consoleErrors, []);
 });
 
 test("the page does the work itself if no worker starts", async (t) => {
-  const { page } = await signedIn(t, { allowed: [/worker\.js/, /Failed to load resource/, /Failed to fetch a worker script/] });
+  const { page } = await openSignedInPage(t, { allowed: [/worker\.js/, /Failed to load resource/, /Failed to fetch a worker script/] });
   await page.route("**/worker.js", (route) => route.fulfill({ status: 404 }));
-  await page.locator("#files").setInputFiles(await photos(page, 2));
+  await page.locator("#files").setInputFiles(await drawPhotos(page, 2));
   await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
 });

@@ -3,11 +3,11 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { choose, photos, screenshot, reload, signedIn, until, upload } from "./harness.js";
+import { chooseFiles, drawPhotos, takeScreenshot, reload, openSignedInPage, waitUntil, upload } from "./harness.js";
 
 test("a large photo is shown by its preview, and before that by its ThumbHash", async (t) => {
-  const { page } = await signedIn(t, {});
-  const [photo] = await photos(page, 1, { width: 2400, height: 1800, noise: 0.6 });
+  const { page } = await openSignedInPage(t, {});
+  const [photo] = await drawPhotos(page, 1, { width: 2400, height: 1800, noise: 0.6 });
   await upload(page, [photo]);
   let image;
   page.on("response", async (response) => { if (response.url().includes("/api/images/gallery")) [image] = (await response.json()).images; });
@@ -37,15 +37,15 @@ test("a large photo is shown by its preview, and before that by its ThumbHash", 
 });
 
 test("every accepted format is uploaded, even if this browser cannot draw it", async (t) => {
-  const { page } = await signedIn(t, { allowed: [/Failed to load resource/] });
+  const { page } = await openSignedInPage(t, { allowed: [/Failed to load resource/] });
   const fixtures = process.env.VALET_FIXTURES;
   const names = ["orientation-6.jpg", "alpha.webp", "animated.gif", "plain.avif", "plain.png", "iphone.heic"];
-  await choose(page, names.map((name) => ({ name, mimeType: "", buffer: readFileSync(`${fixtures}/${name}`) })));
+  await chooseFiles(page, names.map((name) => ({ name, mimeType: "", buffer: readFileSync(`${fixtures}/${name}`) })));
   await page.getByRole("heading", { name: "6 images uploaded" }).waitFor();
   await reload(page);
-  await until(async () => (await page.locator(".tile.loaded").count()) === 5, "five that are drawn");
+  await waitUntil(async () => (await page.locator(".tile.loaded").count()) === 5, "five that are drawn");
   await page.locator(".tile.undrawable").filter({ hasText: "HEIC" }).waitFor();
-  await screenshot(page, "formats");
+  await takeScreenshot(page, "formats");
   const shape = (name) => page.locator(".tile", { has: page.getByAltText(name) }).evaluate((tile) => tile.clientWidth / tile.clientHeight);
   assert.ok(Math.abs((await shape("orientation-6.jpg")) - 80 / 120) < 0.02, "upright");
   await page.getByRole("button", { name: "iphone.heic" }).click();

@@ -42,11 +42,14 @@ test("ThumbHash equals the published implementation", async () => {
   }
 });
 
+/** Options of `justify`. */
+const LAYOUT = { width: 1200, maxHeight: 250, gap: 6 };
+
 test("rows fill the width, keep the order, and are found", async () => {
   const { HEADING, justify, rowAt, ratioOf } = await load("justified-layout.js");
   const images = Array.from({ length: 10_000 }, (_, i) => ({ width: 300 + ((i * 7919) % 3700), height: 300 + ((i * 104_729) % 2100) }));
   const began = performance.now();
-  const { rows, height } = justify(images, 1200, 250, 6);
+  const { rows, height } = justify(images, LAYOUT);
   const took = performance.now() - began;
   assert.deepEqual(rows.flatMap((row) => Array.from({ length: row.to - row.from }, (_, i) => row.from + i)), images.map((_, i) => i));
   for (const row of rows.slice(0, -1)) {
@@ -58,11 +61,11 @@ test("rows fill the width, keep the order, and are found", async () => {
   for (const at of [0, 1, 777, rows.length - 1]) assert.equal(rowAt(rows, rows[at].top + 1), at);
   assert.equal(rowAt(rows, -50), 0);
   const some = images.slice(0, rows[3].to - 1);
-  assert.deepEqual(justify(some, 1200, 250, 6, false).rows, rows.slice(0, 3), "the last row of an incomplete list is left out");
-  assert.equal(justify(some, 1200, 250, 6).rows.length, 4);
-  assert.deepEqual(justify([], 1200, 250, 6), { rows: [], height: 0 });
+  assert.deepEqual(justify(some, { ...LAYOUT, complete: false }).rows, rows.slice(0, 3), "the last row of an incomplete list is left out");
+  assert.equal(justify(some, LAYOUT).rows.length, 4);
+  assert.deepEqual(justify([], LAYOUT), { rows: [], height: 0 });
   const months = images.slice(0, 100).map((image, i) => ({ ...image, month: i < 37 ? "2024-12" : "2024-11" }));
-  const grouped = justify(months, 1200, 250, 6, false).rows;
+  const grouped = justify(months, { ...LAYOUT, complete: false }).rows;
   const second = grouped.find((row) => row.from === 37);
   for (const row of grouped) assert.equal(row.head, row.from < 37 ? grouped[0] : second, "a row belongs to the first row of its month");
   assert.equal(grouped[0].top, HEADING);

@@ -5,8 +5,8 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import test from "node:test";
 import { build } from "esbuild";
-import { account, BASE, servePages, until, visitor } from "./harness.js";
-import { gallery, image, usage, watch } from "./uppy.js";
+import { signUp, BASE, servePages, waitUntil, openContext } from "./harness.js";
+import { readGallery, makeImage, readUsage, watchRequests } from "./uppy.js";
 
 const TEXT = readFileSync(new URL("../../docs/client.md", import.meta.url), "utf8");
 const [, COMPONENT] = TEXT.match(/<!-- react -->\n```jsx\n([\s\S]*?)\n```/);
@@ -84,56 +84,56 @@ async function holdPuts(opened) {
 /** Chooses files in the component. */
 const choose = (opened, files) => opened.locator("input[type=file]").setInputFiles(files);
 /** Returns the names of the user's images. */
-const names = async (user) => Object.keys(await gallery(user)).sort();
+const names = async (user) => Object.keys(await readGallery(user)).sort();
 /** Returns the number of PUTs to the bucket in the list of `watch`. */
 const puts = (seen) => seen.filter((call) => call === "S3 PUT").length;
 
 for (const version of ["18", "19"]) {
   test(`react-${version}: the component of docs/client.md uploads, under StrictMode`, async (t) => {
     // A file that is read later than the others is opened by a separate request, whose refusal (422) is a console error.
-    const [context, user] = [await visitor(t, { allowed: [/\b422\b/] }), await account()];
+    const [context, user] = [await openContext(t, { allowed: [/\b422\b/] }), await signUp()];
     const opened = await openApp(t, context, version, user);
     await opened.evaluate(() => app.mount(app.uploads(user.user.id)));
-    const seen = watch(opened);
-    await choose(opened, [image("one.png"), image("two.png"), { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no image") }]);
+    const seen = watchRequests(opened);
+    await choose(opened, [makeImage("one.png"), makeImage("two.png"), { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no image") }]);
     await opened.getByText("one.png: done").waitFor();
     await opened.getByText("two.png: done").waitFor();
     await opened.getByText("notes.txt: Files of this kind are not accepted.").waitFor();
     assert.deepEqual([await names(user), puts(seen)], [["one.png", "two.png"], 2]);
     await opened.getByRole("listitem").filter({ hasText: "one.png" }).getByRole("button", { name: "Remove" }).click();
-    await until(async () => (await opened.getByRole("listitem").count()) === 2, "the line is removed");
+    await waitUntil(async () => (await opened.getByRole("listitem").count()) === 2, "the line is removed");
     assert.equal((await names(user)).length, 2, "the image is not removed");
   });
 
   test(`react-${version}: unmounting stops an upload, and mounting again continues it`, async (t) => {
-    const context = await visitor(t, { allowed: [/ERR_/] });
-    const user = await account();
+    const context = await openContext(t, { allowed: [/ERR_/] });
+    const user = await signUp();
     const opened = await openApp(t, context, version, user);
-    const seen = watch(opened);
+    const seen = watchRequests(opened);
     const hold = await holdPuts(opened);
     let aborted = 0;
     opened.on("requestfailed", (request) => { aborted += Number(request.method() === "PUT"); });
     await opened.evaluate(() => app.mount(app.uploads(user.user.id)));
-    await choose(opened, [image("kept.png")]);
+    await choose(opened, [makeImage("kept.png")]);
     await opened.getByText("kept.png: sending").waitFor();
-    await until(() => puts(seen) === 1, "the upload is sent");
+    await waitUntil(() => puts(seen) === 1, "the upload is sent");
     await opened.evaluate(() => app.render(null));
-    await until(() => aborted === 1, "the request is aborted");
+    await waitUntil(() => aborted === 1, "the request is aborted");
     const before = seen.length;
     await hold.release();
     await new Promise((done) => { setTimeout(done, 700); });
     assert.equal(seen.length, before, `no component, no requests: ${seen.slice(before)}`);
     await opened.evaluate(() => app.render(app.uploads(user.user.id)));
     await opened.getByText("kept.png: done").waitFor();
-    assert.deepEqual([await names(user), (await usage(user)).pending, await opened.evaluate(() => shown)], [["kept.png"], 0, []]);
+    assert.deepEqual([await names(user), (await readUsage(user)).pending, await opened.evaluate(() => shown)], [["kept.png"], 0, []]);
   });
 
   test(`react-${version}: nothing is sent by the uploader of a component that was unmounted`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     const opened = await openApp(t, context, version, user);
     await opened.evaluate(() => app.mount(app.leaving({ api: base, user: user.user.id, token: accessToken })));
     await opened.getByText("mounted").waitFor();
-    const seen = watch(opened);
+    const seen = watchRequests(opened);
     await opened.evaluate(() => app.render(null));
     await opened.getByText("mounted").waitFor({ state: "detached" });
     const thrown = await opened.evaluate(async (bytes) => {
@@ -144,31 +144,31 @@ for (const version of ["18", "19"]) {
       } catch (error) {
         return error.message;
       }
-    }, [...image("late.png").buffer]);
+    }, [...makeImage("late.png").buffer]);
     assert.match(thrown, /unmounted/);
     await new Promise((done) => { setTimeout(done, 500); });
     assert.deepEqual([seen, await names(user)], [[], []]);
   });
 
   test(`react-${version}: an uploader of the app continues without a component`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     const opened = await openApp(t, context, version, user);
     const hold = await holdPuts(opened);
     await opened.evaluate(() => {
       globalThis.uploader = app.createUploader({ api: base, token: accessToken, store: null });
       app.mount(app.list(uploader));
     });
-    await opened.evaluate((bytes) => { uploader.add(new File([new Uint8Array(bytes)], "one.png", { type: "image/png" })); }, [...image("one.png").buffer]);
+    await opened.evaluate((bytes) => { uploader.add(new File([new Uint8Array(bytes)], "one.png", { type: "image/png" })); }, [...makeImage("one.png").buffer]);
     await opened.getByText("one.png sending").waitFor();
     await opened.evaluate(() => app.render(null));
     await hold.release();
-    await until(async () => (await names(user)).length === 1, "the file is uploaded");
+    await waitUntil(async () => (await names(user)).length === 1, "the file is uploaded");
     await opened.evaluate(() => app.render(app.list(uploader)));
     await opened.getByText("one.png done").waitFor();
   });
 
   test(`react-${version}: an upload that does not change is the same object`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     const opened = await openApp(t, context, version, user);
     await opened.evaluate(() => {
       globalThis.uploader = app.createUploader({ api: base, token: accessToken, store: null });
@@ -176,7 +176,7 @@ for (const version of ["18", "19"]) {
     });
     const add = (name) => opened.evaluate(async ({ name, bytes }) => {
       await uploader.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }))[0].finished;
-    }, { name, bytes: [...image(name).buffer] });
+    }, { name, bytes: [...makeImage(name).buffer] });
     await add("one.png");
     await opened.getByText("one.png done").waitFor();
     const before = await opened.evaluate(() => app.renders["one.png"]);
@@ -186,28 +186,28 @@ for (const version of ["18", "19"]) {
   });
 
   test(`react-${version}: the effect of a child adds a file, once`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     const opened = await openApp(t, context, version, user);
     await opened.evaluate((bytes) => {
       const file = new File([new Uint8Array(bytes)], "one.png", { type: "image/png" });
       app.mount(app.shared({ api: base, token: accessToken, store: null }, file));
-    }, [...image("one.png").buffer]);
-    await until(async () => (await opened.locator("output").textContent()) === "done", "it is uploaded, and shown once");
-    assert.deepEqual([await names(user), (await usage(user)).pending], [["one.png"], 0]);
+    }, [...makeImage("one.png").buffer]);
+    await waitUntil(async () => (await opened.locator("output").textContent()) === "done", "it is uploaded, and shown once");
+    assert.deepEqual([await names(user), (await readUsage(user)).pending], [["one.png"], 0]);
   });
 
   test(`react-${version}: another user gets another uploader`, async (t) => {
-    const context = await visitor(t, { allowed: [/ERR_/] });
-    const [ada, eve] = [await account(), await account()];
+    const context = await openContext(t, { allowed: [/ERR_/] });
+    const [ada, eve] = [await signUp(), await signUp()];
     const opened = await openApp(t, context, version, ada);
     const hold = await holdPuts(opened);
     await opened.evaluate(() => app.mount(app.uploads(user.user.id)));
-    await choose(opened, [image("of-ada.png")]);
+    await choose(opened, [makeImage("of-ada.png")]);
     await opened.getByText("of-ada.png: sending").waitFor();
     await opened.evaluate((eve) => { globalThis.user = eve; app.render(app.uploads(eve.user.id)); }, eve);
-    await until(async () => (await opened.getByRole("listitem").count()) === 0, "the list is empty");
+    await waitUntil(async () => (await opened.getByRole("listitem").count()) === 0, "the list is empty");
     await hold.release();
-    await choose(opened, [image("of-eve.png")]);
+    await choose(opened, [makeImage("of-eve.png")]);
     await opened.getByText("of-eve.png: done").waitFor();
     assert.deepEqual([await names(ada), await names(eve)], [[], ["of-eve.png"]]);
     await opened.evaluate((ada) => { globalThis.user = ada; app.render(app.uploads(ada.user.id)); }, ada);
@@ -216,7 +216,7 @@ for (const version of ["18", "19"]) {
   });
 
   test(`react-${version}: a server renders the component, and the page is hydrated`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     const code = `import { renderToString } from "react-dom/server"; ${COMPONENT}
       globalThis.accessToken = () => { throw new Error("no requests on servers"); };
       export const html = (userId) => renderToString(<Uploads userId={userId} />);`;
@@ -228,7 +228,7 @@ for (const version of ["18", "19"]) {
     assert.match(text, /<section><input type="file".*<ul><\/ul><\/section>/);
     const opened = await openApp(t, context, version, user, text);
     await opened.evaluate(() => { app.hydrateRoot(document.querySelector("#root"), app.uploads(user.user.id)); });
-    await choose(opened, [image("one.png")]);
+    await choose(opened, [makeImage("one.png")]);
     await opened.getByText("one.png: done").waitFor();
     assert.deepEqual(await names(user), ["one.png"]);
   });

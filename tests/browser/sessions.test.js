@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import test from "node:test";
-import { BASE, choose, PASSWORD, photos, reload, signedIn, until, upload } from "./harness.js";
+import { BASE, chooseFiles, PASSWORD, drawPhotos, reload, openSignedInPage, waitUntil, upload } from "./harness.js";
 
 /** Console errors of refused requests. */
 const REFUSED = [/ 401 /];
@@ -18,25 +18,25 @@ const requestsTo = (context, path) => {
 };
 
 test("a refused token is refreshed without a message", async (t) => {
-  const { page, context } = await signedIn(t, { allowed: REFUSED });
-  await upload(page, await photos(page, 2));
+  const { page, context } = await openSignedInPage(t, { allowed: REFUSED });
+  await upload(page, await drawPhotos(page, 2));
   const refreshes = requestsTo(context, "/api/auth/refresh");
   await spoilToken(page);
   await reload(page); // Causes another refresh, because a loaded page has no access token.
-  await until(async () => (await page.locator(".tile.loaded").count()) === 2, "the gallery");
+  await waitUntil(async () => (await page.locator(".tile.loaded").count()) === 2, "the gallery");
   assert.equal(refreshes.length, 2);
   assert.equal(await page.locator("#sign-in").isVisible(), false);
 });
 
 test("two tabs whose token ends at once refresh once, and sign out together", async (t) => {
-  const { page, context, user } = await signedIn(t, { allowed: REFUSED });
-  await upload(page, await photos(page, 1));
+  const { page, context, user } = await openSignedInPage(t, { allowed: REFUSED });
+  await upload(page, await drawPhotos(page, 1));
   const other = await context.newPage();
   await other.goto("/");
   await other.locator(".tile.loaded").waitFor();
   // The second tab refreshes when it opens, and sends the new session to the first one.
   const known = (tab) => tab.evaluate(async () => (await import(document.querySelector("link[href$='session.js']").href)).session.tokenNow);
-  await until(async () => (await known(page)) === (await known(other)), "the second tab's refresh reached the first");
+  await waitUntil(async () => (await known(page)) === (await known(other)), "the second tab's refresh reached the first");
   const refreshes = requestsTo(context, "/api/auth/refresh");
   // Both tabs report a refused token at the same moment, to the module that the page itself uses.
   const token = (tab) => tab.evaluate(async () => {
@@ -54,7 +54,7 @@ test("two tabs whose token ends at once refresh once, and sign out together", as
   await page.getByRole("button", { name: "Sign out" }).click();
   for (const tab of [page, other]) await tab.getByRole("heading", { name: "Sign in" }).waitFor();
   const readAccount = () => fetch(`${BASE}/api/auth/me`, { headers: { authorization: `Bearer ${freshA}` } });
-  await until(async () => (await readAccount()).status === 401, "the server knows too");
+  await waitUntil(async () => (await readAccount()).status === 401, "the server knows too");
 
   await other.getByLabel("Email address").fill(user.email);
   await other.getByLabel("Password", { exact: true }).fill(PASSWORD);
@@ -63,8 +63,8 @@ test("two tabs whose token ends at once refresh once, and sign out together", as
 });
 
 test("five tabs that open at the same time are all signed in", async (t) => {
-  const { page, context } = await signedIn(t, {});
-  await upload(page, await photos(page, 1));
+  const { page, context } = await openSignedInPage(t, {});
+  await upload(page, await drawPhotos(page, 1));
   const tabs = await Promise.all(Array.from({ length: 5 }, () => context.newPage()));
   const refreshes = requestsTo(context, "/api/auth/refresh");
   await Promise.all(tabs.map((tab) => tab.goto("/")));
@@ -74,16 +74,16 @@ test("five tabs that open at the same time are all signed in", async (t) => {
 });
 
 test("changes by another tab or device appear without a reload", async (t) => {
-  const { page, context, user } = await signedIn(t, {});
-  const files = await photos(page, 5);
+  const { page, context, user } = await openSignedInPage(t, {});
+  const files = await drawPhotos(page, 5);
   await upload(page, files.slice(0, 2));
   const other = await context.newPage();
   await other.goto("/");
   const names = (tab) => tab.locator(".tile img").evaluateAll((all) => all.map((image) => image.alt));
-  await until(async () => (await names(other)).length === 2, "two images");
+  await waitUntil(async () => (await names(other)).length === 2, "two images");
   // Another tab reports its changes.
-  await choose(page, files[2]);
-  await until(async () => (await names(other)).sort().join() === (await names(page)).sort().join() && (await names(other)).length === 3, "uploaded there, shown here");
+  await chooseFiles(page, files[2]);
+  await waitUntil(async () => (await names(other)).sort().join() === (await names(page)).sort().join() && (await names(other)).length === 3, "uploaded there, shown here");
   await page.locator(".open").first().press("Enter");
   await page.getByLabel("Caption").fill("Said there");
   await page.keyboard.press("Enter");
@@ -105,17 +105,17 @@ test("changes by another tab or device appear without a reload", async (t) => {
   await call("DELETE", `/api/images/${images[2].id}`);
   for (const [tab, event] of [[page, "focus"], [other, "visibilitychange"]]) {
     await tab.evaluate((event) => (event === "focus" ? window : document).dispatchEvent(new Event(event)), event);
-    await until(async () => (await names(tab)).join() === [added.fileName, "Said elsewhere", images[3].fileName].join(), `${event}: ${await names(tab)}`);
+    await waitUntil(async () => (await names(tab)).join() === [added.fileName, "Said elsewhere", images[3].fileName].join(), `${event}: ${await names(tab)}`);
   }
   // An image that is deleted in one tab disappears in the other when "Undo" has expired.
   await page.getByRole("checkbox", { name: "Select device.jpg" }).check({ force: true });
   await page.getByRole("button", { name: "Delete" }).click();
-  await until(async () => (await names(page)).length === 2, "two images in this tab");
-  await until(async () => (await names(other)).length === 2, "two images in the other tab");
+  await waitUntil(async () => (await names(page)).length === 2, "two images in this tab");
+  await waitUntil(async () => (await names(other)).length === 2, "two images in the other tab");
 });
 
 test("a session that was ended elsewhere ends here with a message", async (t) => {
-  const { page, user } = await signedIn(t, { allowed: [...REFUSED, / 503 /] });
+  const { page, user } = await openSignedInPage(t, { allowed: [...REFUSED, / 503 /] });
   // Without another event stream, which would find the end first.
   await page.route("**/api/events", (route) => route.fulfill({ status: 503 }));
   const here = (await (await fetch(`${BASE}/api/auth/login`, {
@@ -125,7 +125,7 @@ test("a session that was ended elsewhere ends here with a message", async (t) =>
   const { sessions } = await (await call("GET", "/api/auth/sessions")).json();
   // The file is chosen before the session ends: any other call of the page may find the end before the upload does.
   const held = new Promise((hold) => { page.route("**/api/images/upload", hold, { times: 1 }); });
-  const [file] = await photos(page, 1);
+  const [file] = await drawPhotos(page, 1);
   await page.locator("#files").setInputFiles(file);
   const opening = await held;
   for (const session of sessions.filter((session) => !session.current)) await call("DELETE", `/api/auth/sessions/${session.id}`);

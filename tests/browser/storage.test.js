@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { chromium } from "playwright-core";
-import { announced, atEnd, BASE, choose, email, LAUNCH, PASSWORD, photos, screenshot, tree, until, visitor } from "./harness.js";
+import { waitForAnnouncement, callAtEnd, BASE, chooseFiles, newEmail, LAUNCH, PASSWORD, drawPhotos, takeScreenshot, readAccessibilityTree, waitUntil, openContext } from "./harness.js";
 
 const SESSION = "You stay signed in only in this tab, until it is closed or reloaded.";
 const UPLOADS = "Unfinished uploads do not continue by themselves after a reload: their files have to be chosen again.";
@@ -46,16 +46,16 @@ async function assertWorks(page, notStored, what) {
   await page.goto(BASE);
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
   const note = page.locator("#not-kept");
-  if (notStored.length) await announced(page, /does not let the page store data/);
+  if (notStored.length) await waitForAnnouncement(page, /does not let the page store data/);
   await page.getByRole("button", { name: "Create an account" }).click();
-  await page.getByLabel("Email address").fill(email());
+  await page.getByLabel("Email address").fill(newEmail());
   await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "No images yet" }).waitFor();
   for (const sentence of [SESSION, UPLOADS]) assert.equal((await note.textContent()).includes(sentence), notStored.includes(sentence), `${what}: ${sentence}`);
-  await choose(page, await photos(page, 2, { width: 320, height: 240 }));
+  await chooseFiles(page, await drawPhotos(page, 2, { width: 320, height: 240 }));
   await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
-  await until(async () => (await page.locator(".tile.loaded").count()) === 2, "two tiles");
+  await waitUntil(async () => (await page.locator(".tile.loaded").count()) === 2, "two tiles");
   await page.locator("summary").click();
   await page.getByRole("button", { name: "Sign out" }).click();
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
@@ -63,7 +63,7 @@ async function assertWorks(page, notStored, what) {
 
 for (const [what, [notStored, deny]] of Object.entries(DENIALS)) {
   test(`the page works where ${what}`, async (t) => {
-    const context = await visitor(t, {});
+    const context = await openContext(t, {});
     await context.addInitScript(deny);
     await assertWorks(await context.newPage(), notStored, what);
   });
@@ -74,14 +74,14 @@ test("the page works where the user has blocked all cookies and site data", asyn
   mkdirSync(join(folder, "Default"));
   writeFileSync(join(folder, "Default", "Preferences"), JSON.stringify({ profile: { default_content_setting_values: { cookies: 2 } } }));
   const context = await chromium.launchPersistentContext(folder, { ...LAUNCH, viewport: { width: 1000, height: 700 } });
-  atEnd(t, async () => { await context.close(); rmSync(folder, { recursive: true, force: true }); });
+  callAtEnd(t, async () => { await context.close(); rmSync(folder, { recursive: true, force: true }); });
   const pageErrors = [];
   context.on("weberror", (error) => pageErrors.push(String(error.error().stack)));
   const page = await context.newPage();
   await page.goto(BASE);
   assert.equal(await page.evaluate(() => { try { return String(localStorage); } catch (error) { return error.name; } }), "SecurityError", "storage is blocked");
   await assertWorks(page, [SESSION, UPLOADS], "blocked");
-  await screenshot(page, "blocked");
-  assert.ok((await tree(page)).some((node) => node.text.includes(SESSION)));
+  await takeScreenshot(page, "blocked");
+  assert.ok((await readAccessibilityTree(page)).some((node) => node.text.includes(SESSION)));
   assert.deepEqual(pageErrors, []);
 });

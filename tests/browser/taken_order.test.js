@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import {
-  account, ask, BASE, focusOn, listed, loaded, photos, screenshot, reload, signedIn, signIn, tree, until, upload, visitor,
+  signUp, callApi, BASE, readFocusedName, openPageWithList, findLoadedTiles, drawPhotos, takeScreenshot, reload, openSignedInPage, signIn, readAccessibilityTree, waitUntil, upload, openContext,
 } from "./harness.js";
 
 /** Tags of Exif: the camera's model, the offset of the Exif directory, the time taken, and its offset from UTC. */
@@ -45,11 +45,11 @@ function photographed(file, takenAt, { offset, model } = {}) {
 }
 
 /** Returns the headings and the images of the grid in the order of screen readers. */
-const read = async (page) => (await tree(page))
+const read = async (page) => (await readAccessibilityTree(page))
   .filter(({ role, path }) => (role === "heading" || role === "button") && path.includes("list Images"))
   .map(({ name }) => name);
 
-const readsAs = (page, names, what) => until(async () => String(await read(page)) === String(names), `${what}: ${names}`)
+const readsAs = (page, names, what) => waitUntil(async () => String(await read(page)) === String(names), `${what}: ${names}`)
   .catch(async (error) => { throw new Error(`${error.message}; it reads ${await read(page)}`); });
 
 const order = (page) => page.getByLabel("Sort by");
@@ -58,7 +58,7 @@ const headings = async (page) => (await read(page)).filter((name) => !name.endsW
 
 /** Returns three photographs and one file without a time: photo-000 is the latest, and photo-003 has no time. */
 async function album(page) {
-  const files = await photos(page, 4, { width: 320, height: 240 });
+  const files = await drawPhotos(page, 4, { width: 320, height: 240 });
   return [
     photographed(files[0], "2024:12:31 23:30:00", { model: "EOS R5" }),
     photographed(files[1], "2024:12:01 00:10:00", { offset: "+05:00" }),
@@ -71,12 +71,12 @@ async function album(page) {
 const ZONE = "Pacific/Kiritimati";
 
 test("images have headings by the month they were taken in, wherever the viewer is", async (t) => {
-  const { page, user } = await signedIn(t, { timezoneId: ZONE });
+  const { page, user } = await openSignedInPage(t, { timezoneId: ZONE });
   await upload(page, await album(page));
-  const { images } = await (await ask("/api/images/gallery", user)).json();
+  const { images } = await (await callApi("/api/images/gallery", user)).json();
   // One, unless a month ended between two uploads.
   const months = [...new Set(images.map(({ uploadedAt }) => monthOf(uploadedAt, ZONE)))];
-  await until(async () => (await read(page)).length === months.length + 4, "a heading and four images");
+  await waitUntil(async () => (await read(page)).length === months.length + 4, "a heading and four images");
   assert.equal((await read(page))[0], months[0], "by upload, the month is that of the viewer");
   assert.deepEqual(await headings(page), months);
   await order(page).focus();
@@ -85,20 +85,20 @@ test("images have headings by the month they were taken in, wherever the viewer 
   const before = ["December 2024", "photo-000.jpg", "photo-001.jpg", "June 2023", "photo-002.jpg"];
   const names = [monthOf(createdAt, "UTC"), "photo-003.jpg", ...before];
   await readsAs(page, names, "by the time taken");
-  assert.equal(await focusOn(page), "order", "the focus stays");
-  await screenshot(page, "months");
-  await until(async () => (await loaded(page).count()) === 4, "the images");
+  assert.equal(await readFocusedName(page), "order", "the focus stays");
+  await takeScreenshot(page, "months");
+  await waitUntil(async () => (await findLoadedTiles(page).count()) === 4, "the images");
   await reload(page);
   await readsAs(page, names, "the choice is kept");
   assert.equal(await order(page).inputValue(), "taken");
   await order(page).selectOption("Date uploaded");
-  await until(async () => (await read(page)).length === months.length + 4, "one heading again");
+  await waitUntil(async () => (await read(page)).length === months.length + 4, "one heading again");
   assert.deepEqual(await headings(page), months);
   assert.equal(await page.getByLabel("Go to").isVisible(), false);
 });
 
 test("the large view shows the time on the clocks there, and an offset only if it is known", async (t) => {
-  const { page } = await signedIn(t, { timezoneId: ZONE });
+  const { page } = await openSignedInPage(t, { timezoneId: ZONE });
   await upload(page, await album(page));
   for (const [name, words] of [
     ["photo-000.jpg", /taken Dec 31, 2024, 11:30\sPM local time · EOS R5 · uploaded/],
@@ -113,13 +113,13 @@ test("the large view shows the time on the clocks there, and an offset only if i
 });
 
 test("a new image lands in its month, from this device, from another, and after the stream was lost", async (t) => {
-  const user = await account();
-  const context = await visitor(t, { allowed: [/api\/events/] });
+  const user = await signUp();
+  const context = await openContext(t, { allowed: [/api\/events/] });
   const page = await context.newPage();
   const opened = page.waitForResponse((response) => response.url() === `${BASE}/api/events`);
   await signIn(page, user);
   await opened;
-  const files = await photos(page, 6, { width: 320, height: 240 });
+  const files = await drawPhotos(page, 6, { width: 320, height: 240 });
   const taken = (n, at) => photographed(files[n], at);
   await upload(page, [taken(0, "2024:12:31 23:30:00"), taken(1, "2023:06:15 12:00:00")]);
   await order(page).selectOption("Date taken");
@@ -129,14 +129,14 @@ test("a new image lands in its month, from this device, from another, and after 
   await readsAs(page, ["December 2024", "photo-000.jpg", "January 2024", "photo-002.jpg", "June 2023", "photo-001.jpg"], "from this device");
   await page.getByLabel("Go to").getByText("January 2024 (1)").waitFor({ state: "attached" });
 
-  const phone = await (await visitor(t)).newPage();
+  const phone = await (await openContext(t)).newPage();
   await signIn(phone, user);
   await upload(phone, [taken(3, "2023:06:15 12:00:01")]);
   const june = ["June 2023", "photo-003.jpg", "photo-001.jpg"];
   await readsAs(page, ["December 2024", "photo-000.jpg", "January 2024", "photo-002.jpg", ...june], "from another device");
   await context.route("**/api/events", (route) => route.fulfill({ status: 404, contentType: "application/problem+json", body: '{"code":"not_found","status":404}' }));
   await reload(page);
-  await until(async () => (await loaded(page).count()) === 4, "without a stream");
+  await waitUntil(async () => (await findLoadedTiles(page).count()) === 4, "without a stream");
   await phone.getByRole("button", { name: "Clear" }).click();
   await upload(phone, [taken(4, "2024:01:09 08:00:00")]);
   await page.evaluate(() => dispatchEvent(new Event("focus")));
@@ -147,7 +147,7 @@ test("the list of months goes to one that is not loaded, and Tab to its first im
   // Thirty images a month, the last of them in December 2025.
   const takenIn = (n) => new Date(Date.UTC(2025, 11 - Math.floor(n / 30))).toISOString().slice(0, 7);
   const options = { viewport: { width: 1000, height: 700 }, members: (n) => ({ takenAt: `${takenIn(n)}-${30 - (n % 30) < 10 ? "0" : ""}${Math.min(28, 30 - (n % 30))}T12:00:00` }) };
-  const { page } = await listed(t, 360, options);
+  const { page } = await openPageWithList(t, 360, options);
   await page.route("**/api/images/timeline", (route) => {
     const months = Array.from({ length: 12 }, (_, i) => ({ month: takenIn(30 * i), count: 30 }));
     return route.fulfill({ json: { months } });
@@ -159,14 +159,14 @@ test("the list of months goes to one that is not loaded, and Tab to its first im
   await months.selectOption("2025-02");
   const heading = page.getByRole("heading", { name: "February 2025" });
   await heading.waitFor();
-  await until(() => heading.evaluate((element) => {
+  await waitUntil(() => heading.evaluate((element) => {
     const { top } = element.getBoundingClientRect(), { bottom } = document.querySelector(".top").getBoundingClientRect();
     return top >= bottom - 1 && top < bottom + 60;
   }), "the month is at the top");
-  await screenshot(page, "month");
-  assert.equal(await focusOn(page), await months.evaluate((element) => element.id), "the focus stays in the list");
+  await takeScreenshot(page, "month");
+  assert.equal(await readFocusedName(page), await months.evaluate((element) => element.id), "the focus stays in the list");
   await page.keyboard.press("Tab");
-  assert.equal(await focusOn(page), "300.jpg");
+  assert.equal(await readFocusedName(page), "300.jpg");
   const names = await headings(page);
   assert.equal(new Set(names).size, names.length, "a month has one heading");
 });
@@ -176,8 +176,8 @@ test("the grid shows the preview of its size, and the image if none can be loade
   const at = (url) => ({ previewUrl: `${url}#640`, previews: sizes.map((size) => ({ ...size, url: `${url}#${size.width}` })) });
   const broken = { previewUrl: "/missing-640", previews: [{ width: 640, height: 480, url: "/missing-640" }] };
   const options = { allowed: [/missing/], members: (n, url) => (n ? at(url) : broken) };
-  const { page } = await listed(t, 4, options);
-  await until(async () => (await loaded(page).count()) === 4, "all images");
+  const { page } = await openPageWithList(t, 4, options);
+  await waitUntil(async () => (await findLoadedTiles(page).count()) === 4, "all images");
   const shown = (name) => page.getByAltText(name, { exact: true }).evaluate((image) => image.currentSrc);
   assert.match(await shown("1.jpg"), /#640$/);
   assert.match(await shown("0.jpg"), /^blob:[^#]*$/);
@@ -185,6 +185,6 @@ test("the grid shows the preview of its size, and the image if none can be loade
 
 test("by upload, images are in the month of the viewer's calendar", async (t) => {
   const members = (n) => ({ uploadedAt: n ? "2026-01-31T09:59:59Z" : "2026-01-31T10:00:00Z" });
-  const { page } = await listed(t, 2, { timezoneId: ZONE, members });
+  const { page } = await openPageWithList(t, 2, { timezoneId: ZONE, members });
   await readsAs(page, ["February 2026", "0.jpg", "January 2026", "1.jpg"], "fourteen hours ahead of UTC");
 });

@@ -5,8 +5,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { announced, atEnd, choose, photos, screenshot, reload, signedIn, title, until, upload } from "./harness.js";
-import { partsArrived } from "./uppy.js";
+import { waitForAnnouncement, callAtEnd, chooseFiles, drawPhotos, takeScreenshot, reload, openSignedInPage, findUploadListTitle, waitUntil, upload } from "./harness.js";
+import { waitForParts } from "./uppy.js";
 
 /** Returns whether a request is a PUT to the bucket. */
 const isPut = (request) => request.method() === "PUT" && !request.url().includes("/api/");
@@ -16,7 +16,7 @@ const BROKEN = [/Failed to load resource/, /ERR_/];
 /** Writes a photo that is large enough for parts, and returns its path: bytes after the end of a JPEG are legal. */
 function largeFile(t, { name, buffer }, bytes = 17 << 20) {
   const folder = mkdtempSync(join(tmpdir(), "valet-long-"));
-  atEnd(t, () => rmSync(folder, { recursive: true }));
+  callAtEnd(t, () => rmSync(folder, { recursive: true }));
   writeFileSync(join(folder, name), Buffer.concat([buffer, Buffer.alloc(bytes, "valet")]));
   return join(folder, name);
 }
@@ -28,24 +28,24 @@ async function onPut(page, act) {
 }
 
 test("progress is shown, and uploads can be paused and resumed", async (t) => {
-  const { page, context } = await signedIn(t, { allowed: BROKEN });
-  const files = await photos(page, 2, { width: 1500, height: 1200, noise: 0.9 });
+  const { page, context } = await openSignedInPage(t, { allowed: BROKEN });
+  const files = await drawPhotos(page, 2, { width: 1500, height: 1200, noise: 0.9 });
   const size = files.reduce((sum, file) => sum + file.buffer.length, 0);
   assert.ok(size > 2_000_000, `${size}`);
   const cdp = await context.newCDPSession(page);
   const slow = (upload) => cdp.send("Network.emulateNetworkConditions", { offline: false, latency: 5, downloadThroughput: -1, uploadThroughput: upload });
   // 2 MB take at least twenty seconds.
   await slow(100_000);
-  await choose(page, files);
+  await chooseFiles(page, files);
   const total = page.getByRole("progressbar", { name: "Progress of all uploads" });
   const seen = new Set();
-  await until(async () => { seen.add(await total.evaluate((bar) => bar.position)); return [...seen].filter((part) => part > 0 && part < 1).length >= 4; }, "steps of the total");
+  await waitUntil(async () => { seen.add(await total.evaluate((bar) => bar.position)); return [...seen].filter((part) => part > 0 && part < 1).length >= 4; }, "steps of the total");
   const own = page.getByRole("progressbar", { name: "Progress of photo-000.jpg" });
-  await until(async () => (await own.evaluate((bar) => bar.position)) > 0.1, "progress of a file");
+  await waitUntil(async () => (await own.evaluate((bar) => bar.position)) > 0.1, "progress of a file");
   await page.getByText(/ left$/).waitFor();
-  await screenshot(page, "uploading");
+  await takeScreenshot(page, "uploading");
   await page.getByRole("button", { name: "Pause" }).click();
-  await title(page).filter({ hasText: /^Paused/ }).waitFor();
+  await findUploadListTitle(page).filter({ hasText: /^Paused/ }).waitFor();
   await page.getByText("Paused", { exact: true }).first().waitFor();
   let puts = 0;
   page.on("request", (request) => { if (isPut(request)) puts += 1; });
@@ -57,8 +57,8 @@ test("progress is shown, and uploads can be paused and resumed", async (t) => {
 });
 
 test("a broken PUT is repeated, a refused one renewed, and a lost answer recovered", async (t) => {
-  const { page } = await signedIn(t, { allowed: BROKEN });
-  const [file] = await photos(page, 1);
+  const { page } = await openSignedInPage(t, { allowed: BROKEN });
+  const [file] = await drawPhotos(page, 1);
   const calls = [];
   page.on("request", (request) => calls.push(`${request.method()} ${new URL(request.url()).pathname.replace(/[0-9a-f-]{36}/g, "ID")}`));
   await onPut(page, async (route, n) => {
@@ -82,8 +82,8 @@ for (const [what, dead] of Object.entries({
   "bytes that have arrived": async (route, urls) => { if (urls.length === 1) await route.fetch(); await route.abort("failed"); },
 })) {
   test(`an unreadable answer is retried: ${what}`, async (t) => {
-    const { page } = await signedIn(t, { allowed: BROKEN });
-    const [file] = await photos(page, 1);
+    const { page } = await openSignedInPage(t, { allowed: BROKEN });
+    const [file] = await drawPhotos(page, 1);
     const urls = [];
     await onPut(page, (route) => { urls.push(route.request().url()); return dead(route, urls); });
     await upload(page, [what.endsWith("parts") ? largeFile(t, file) : file]);
@@ -93,8 +93,8 @@ for (const [what, dead] of Object.entries({
 }
 
 test("a URL that reports its own expiry is not used again, whatever this device's clock", async (t) => {
-  const { page } = await signedIn(t, { allowed: BROKEN });
-  const [file] = await photos(page, 1);
+  const { page } = await openSignedInPage(t, { allowed: BROKEN });
+  const [file] = await drawPhotos(page, 1);
   await page.clock.install({ time: "2031-01-01T00:00:00Z" });
   await page.clock.resume();
   const urls = [];
@@ -110,14 +110,14 @@ test("a URL that reports its own expiry is not used again, whatever this device'
 });
 
 test("a blocked store with a reachable server is reported, and retries end", async (t) => {
-  const { page } = await signedIn(t, { allowed: BROKEN });
-  const files = await photos(page, 2);
+  const { page } = await openSignedInPage(t, { allowed: BROKEN });
+  const files = await drawPhotos(page, 2);
   // Shortens the pauses between attempts.
   await page.evaluate(() => { const later = window.setTimeout; window.setTimeout = (work, ms, ...rest) => later(work, ms / 50, ...rest); });
   let puts = 0;
   await onPut(page, (route) => { puts += 1; return route.abort("failed"); });
-  await choose(page, files[0]);
-  await choose(page, largeFile(t, files[1]));
+  await chooseFiles(page, files[0]);
+  await chooseFiles(page, largeFile(t, files[1]));
   await page.getByRole("heading", { name: "2 uploads failed" }).waitFor();
   assert.equal(await page.getByText("The storage cannot be reached from this browser.").count(), 2);
   // Each file and part is tried several times, but not without end.
@@ -125,28 +125,28 @@ test("a blocked store with a reachable server is reported, and retries end", asy
 });
 
 test("an existing file is reported as such, and a deleted one can be uploaded again", async (t) => {
-  const { page } = await signedIn(t, { allowed: [/ 412 /] });
-  const [one, two, three] = await photos(page, 3);
+  const { page } = await openSignedInPage(t, { allowed: [/ 412 /] });
+  const [one, two, three] = await drawPhotos(page, 3);
   const line = (name) => page.getByRole("listitem").filter({ hasText: name });
   // Twice at the same time, under two names.
-  await choose(page, [one, { ...one, name: "copy.jpg" }]);
+  await chooseFiles(page, [one, { ...one, name: "copy.jpg" }]);
   await page.getByRole("heading", { name: "1 image uploaded, 1 already in your gallery" }).waitFor();
   assert.equal(await page.getByText("Already in your gallery", { exact: true }).count(), 1);
   await page.getByRole("button", { name: "Clear" }).click();
-  await choose(page, one);
+  await chooseFiles(page, one);
   await page.getByRole("heading", { name: /^1 image already in your gallery$/ }).waitFor();
-  await announced(page, /1 image already in your gallery/);
-  await choose(page, [two, three]);
+  await waitForAnnouncement(page, /1 image already in your gallery/);
+  await chooseFiles(page, [two, three]);
   await page.getByRole("heading", { name: "2 images uploaded, 1 already in your gallery" }).waitFor();
   assert.equal(await page.locator(".tile").count(), 3);
   await page.getByRole("button", { name: "List of uploads" }).click();
   assert.ok(await line("photo-001.jpg").getByText("Uploaded").isVisible());
   // In parts, too.
   await page.getByRole("button", { name: "Clear" }).click();
-  const big = largeFile(t, (await photos(page, 1, { from: 7 }))[0]);
+  const big = largeFile(t, (await drawPhotos(page, 1, { from: 7 }))[0]);
   await upload(page, [big]);
   await page.getByRole("button", { name: "Clear" }).click();
-  await choose(page, big);
+  await chooseFiles(page, big);
   await page.getByRole("heading", { name: /^1 image already in your gallery$/ }).waitFor();
   assert.equal(await page.locator(".tile").count(), 4);
   // Deleted, and uploaded again while the delete can still be undone.
@@ -154,30 +154,30 @@ test("an existing file is reported as such, and a deleted one can be uploaded ag
   const name = await page.locator(".tile img").nth(1).getAttribute("alt");
   await page.getByRole("checkbox").nth(1).check({ force: true });
   await page.getByRole("button", { name: "Delete" }).click();
-  await until(async () => (await page.locator(".tile").count()) === 3, "three tiles");
-  await choose(page, [one, two, three].find((file) => file.name === name));
-  await until(async () => (await page.locator(".tile").count()) === 4, "four tiles");
-  await until(async () => !(await page.getByText("1 image deleted").isVisible()), "nothing is left to undo");
+  await waitUntil(async () => (await page.locator(".tile").count()) === 3, "three tiles");
+  await chooseFiles(page, [one, two, three].find((file) => file.name === name));
+  await waitUntil(async () => (await page.locator(".tile").count()) === 4, "four tiles");
+  await waitUntil(async () => !(await page.getByText("1 image deleted").isVisible()), "nothing is left to undo");
   await reload(page);
-  await until(async () => (await page.locator(".tile").count()) === 4, "four tiles, also on the server");
+  await waitUntil(async () => (await page.locator(".tile").count()) === 4, "four tiles, also on the server");
 });
 
 test("a failed upload shows the reason and can be retried", async (t) => {
-  const { page } = await signedIn(t, { allowed: BROKEN });
-  const files = await photos(page, 2);
+  const { page } = await openSignedInPage(t, { allowed: BROKEN });
+  const files = await drawPhotos(page, 2);
   let broken = true;
   await onPut(page, (route) => (broken ? route.fulfill({ status: 403 }) : route.continue()));
-  await choose(page, files);
+  await chooseFiles(page, files);
   await page.getByRole("heading", { name: "2 uploads failed" }).waitFor();
   await page.getByText("The storage refused the file.").first().waitFor();
-  await screenshot(page, "failed");
+  await takeScreenshot(page, "failed");
   broken = false;
   await page.getByRole("button", { name: "Try photo-000.jpg again" }).click();
   await page.getByRole("heading", { name: "1 upload failed" }).waitFor();
   const discarded = page.waitForResponse((response) => response.request().method() === "DELETE");
   await page.getByRole("button", { name: "Discard photo-001.jpg" }).click();
   await page.getByRole("heading", { name: "1 image uploaded" }).waitFor();
-  await until(async () => (await page.locator(".tile").count()) === 1, "one tile");
+  await waitUntil(async () => (await page.locator(".tile").count()) === 1, "one tile");
   // A discarded upload is not left open on the server, once its DELETE has been answered.
   await discarded;
   await reload(page);
@@ -187,38 +187,38 @@ test("a failed upload shows the reason and can be retried", async (t) => {
 });
 
 test("uploads continue after a reload", async (t) => {
-  const { page } = await signedIn(t, { allowed: BROKEN });
-  const files = await photos(page, 5);
+  const { page } = await openSignedInPage(t, { allowed: BROKEN });
+  const files = await drawPhotos(page, 5);
   let held = 0;
   await onPut(page, async (route, n) => { if (n <= 2) await route.continue(); else held += 1; });
-  await choose(page, files);
-  await until(() => held >= 3, "uploads under way");
+  await chooseFiles(page, files);
+  await waitUntil(() => held >= 3, "uploads under way");
   await page.unroute("**/*").catch(() => {});
   await page.unrouteAll({ behavior: "ignoreErrors" });
   await reload(page);
-  await until(async () => (await page.locator(".tile").count()) === 5, "all five, without choosing them again");
-  await until(async () => (await page.evaluate(() => new Promise((done) => {
+  await waitUntil(async () => (await page.locator(".tile").count()) === 5, "all five, without choosing them again");
+  await waitUntil(async () => (await page.evaluate(() => new Promise((done) => {
     const open = indexedDB.open("valet", 1);
     open.onsuccess = () => { open.result.transaction("files").objectStore("files").count().onsuccess = (event) => done(event.target.result); };
   }))) === 0, "nothing is kept longer than it is needed");
 });
 
 test("uploads wait while offline and continue online", async (t) => {
-  const { page, context } = await signedIn(t, { allowed: BROKEN });
-  const files = await photos(page, 3);
+  const { page, context } = await openSignedInPage(t, { allowed: BROKEN });
+  const files = await drawPhotos(page, 3);
   await context.setOffline(true);
-  await choose(page, files);
-  await title(page).filter({ hasText: "Offline" }).waitFor();
+  await chooseFiles(page, files);
+  await findUploadListTitle(page).filter({ hasText: "Offline" }).waitFor();
   await page.getByText("Waiting for the network").first().waitFor();
-  await screenshot(page, "offline");
+  await takeScreenshot(page, "offline");
   await page.waitForTimeout(1500);
   await context.setOffline(false);
   await page.getByRole("heading", { name: "3 images uploaded" }).waitFor();
 });
 
 test("a large file is sent in parts; a lost part is sent again, and a reload keeps the others", async (t) => {
-  const { page, user } = await signedIn(t, { allowed: BROKEN });
-  const [small] = await photos(page, 1);
+  const { page, user } = await openSignedInPage(t, { allowed: BROKEN });
+  const [small] = await drawPhotos(page, 1);
   const big = largeFile(t, small, 26 << 20);
   const parts = [];
   let lost;
@@ -232,20 +232,20 @@ test("a large file is sent in parts; a lost part is sent again, and a reload kee
     } else await route.continue();
   };
   await onPut(page, lose);
-  await choose(page, big);
-  await until(() => parts.length >= 4, "four parts on their way");
-  await until(async () => (await page.locator("#total").evaluate((bar) => bar.position)) > 0.65, "parts that arrived");
-  await partsArrived(user, 3);
+  await chooseFiles(page, big);
+  await waitUntil(() => parts.length >= 4, "four parts on their way");
+  await waitUntil(async () => (await page.locator("#total").evaluate((bar) => bar.position)) > 0.65, "parts that arrived");
+  await waitForParts(user, 3);
   page.on("dialog", (dialog) => dialog.accept());
   await reload(page);
   await page.getByText("Unfinished. Choose the file again").waitFor();
   await page.unrouteAll({ behavior: "ignoreErrors" });
-  await screenshot(page, "unfinished");
+  await takeScreenshot(page, "unfinished");
   const again = [];
   await onPut(page, async (route) => { again.push(new URL(route.request().url()).searchParams.get("partNumber")); await route.continue(); });
-  await choose(page, big);
+  await chooseFiles(page, big);
   await page.getByRole("heading", { name: "1 image uploaded" }).waitFor();
   assert.deepEqual(parts.toSorted(), ["1", "2", "3", "4"]);
   assert.deepEqual(again, [lost], "the part that was lost, and no other");
-  await until(async () => (await page.locator(".tile.loaded").count()) === 1, "its tile");
+  await waitUntil(async () => (await page.locator(".tile.loaded").count()) === 1, "its tile");
 });

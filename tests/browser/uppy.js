@@ -5,22 +5,22 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { build } from "esbuild";
-import { ask, BASE, servePages, until } from "./harness.js";
+import { callApi, BASE, servePages, waitUntil } from "./harness.js";
 
 const PNG = readFileSync(`${process.env.VALET_FIXTURES}/plain.png`);
 export const MIB = 1024 * 1024;
 
 /** Returns a unique image of this many bytes: bytes after the end of a PNG are legal. */
-export const image = (name, size = PNG.length + 16) => ({ name, mimeType: "image/png", buffer: Buffer.concat([PNG, randomBytes(size - PNG.length)]) });
+export const makeImage = (name, size = PNG.length + 16) => ({ name, mimeType: "image/png", buffer: Buffer.concat([PNG, randomBytes(size - PNG.length)]) });
 
 /** Returns a unique image of 17 MiB, which is uploaded in three parts. */
-export const large = (name) => ({ ...image(name), zeros: 17 * MIB });
+export const makeLargeImage = (name) => ({ ...makeImage(name), zeros: 17 * MIB });
 
 /** The text of docs/uppy.md. */
 const TEXT = readFileSync(new URL("../../docs/uppy.md", import.meta.url), "utf8");
 
 /** Returns the code block of docs/uppy.md after this mark. */
-export function block(mark) {
+export function readCodeBlock(mark) {
   const [, code] = TEXT.match(new RegExp(`<!-- ${mark} -->\n\`\`\`jsx?\n([\\s\\S]*?)\n\`\`\``)) ?? [];
   if (!code) throw new Error(`docs/uppy.md has no block ${mark}`);
   return code;
@@ -55,17 +55,17 @@ export { default as GoldenRetriever } from "@uppy/golden-retriever";
 `;
 
 /** Opens a page of another origin with the code of this mark in docs/uppy.md, changed by `change`, signed in as `user`. */
-export async function page(t, context, mark, user, change = (code) => code, version = mark.slice(5, 6)) {
-  return serve(t, context, version, user, await bundle(`${change(block(mark))}${EXPORTS}`, version));
+export async function openUppyPage(t, context, mark, user, change = (code) => code, version = mark.slice(5, 6)) {
+  return serve(t, context, version, user, await bundle(`${change(readCodeBlock(mark))}${EXPORTS}`, version));
 }
 
 /** Opens the same page with the React component of docs/uppy.md. */
-export async function reactPage(t, context, mark, user, change = (code) => code, version = mark.slice(5, 6)) {
+export async function openReactPage(t, context, mark, user, change = (code) => code, version = mark.slice(5, 6)) {
   const code = `import { createRoot } from "react-dom/client";
-    ${block(`${mark}-react`)}
+    ${readCodeBlock(`${mark}-react`)}
     export { uppy } from "./uppy.js"; ${EXPORTS}
     createRoot(document.querySelector("#root")).render(<Upload />);`;
-  return serve(t, context, version, user, await bundle(code, version, change(block(mark))));
+  return serve(t, context, version, user, await bundle(code, version, change(readCodeBlock(mark))));
 }
 
 /** Serves a page with the script on a port of its own, and opens it. */
@@ -98,14 +98,14 @@ async function start(opened, version, user) {
   if (loaded !== VERSION[version]) throw new Error(`${loaded} instead of ${VERSION[version]}`);
 }
 
-/** Reloads a page of {@link page}. */
-export async function reload(opened, version, user) {
+/** Reloads a page of {@link openUppyPage}. */
+export async function reloadUppyPage(opened, version, user) {
   await opened.reload();
   await start(opened, version, user);
 }
 
 /** Adds files to Uppy as a user chooses them. */
-export async function add(opened, files) {
+export async function addFiles(opened, files) {
   await opened.locator("#files").setInputFiles(files.map(({ name, mimeType, buffer }) => ({ name, mimeType, buffer })));
   await opened.evaluate((zeros) => {
     for (const [i, file] of [...document.querySelector("#files").files].entries()) {
@@ -117,39 +117,39 @@ export async function add(opened, files) {
 }
 
 /** Uploads the added files with the recipe's code; returns Uppy's result. */
-export const upload = (opened, what = "upload") => opened.evaluate(async (what) => {
+export const uploadAdded = (opened, what = "upload") => opened.evaluate(async (what) => {
   const work = () => app.uppy[what]();
   const result = await (app.withSession ?? ((work) => work()))(work);
   return { successful: result?.successful.length ?? 0, failed: result?.failed.map((file) => file.error) ?? [] };
 }, what);
 
 /** Returns the events that the page has recorded. */
-export const events = (opened) => opened.evaluate(() => events);
+export const readEvents = (opened) => opened.evaluate(() => events);
 
 /** Calls the API as the user. */
-export async function api(user, method, path) {
-  const answer = await ask(path, user, { method });
+export async function callAsUser(user, method, path) {
+  const answer = await callApi(path, user, { method });
   return answer.status === 204 ? {} : answer.json();
 }
 
 /** Returns the gallery's images by name. */
-export async function gallery(user) {
-  const { images } = await api(user, "GET", "/api/images/gallery?limit=100");
+export async function readGallery(user) {
+  const { images } = await callAsUser(user, "GET", "/api/images/gallery?limit=100");
   return Object.fromEntries(images.map((image) => [image.fileName, image]));
 }
 
 /** Returns the user's usage. */
-export const usage = async (user) => (await api(user, "GET", "/api/auth/me")).usage;
+export const readUsage = async (user) => (await callAsUser(user, "GET", "/api/auth/me")).usage;
 
 /** Waits until the store has this many parts of an open upload: bytes that were sent may not have arrived. */
-export const partsArrived = (user, count) => until(async () => {
-  const { uploads } = await api(user, "GET", "/api/images/pending");
-  const lists = await Promise.all(uploads.map(({ id }) => api(user, "GET", `/api/images/${id}/parts`)));
+export const waitForParts = (user, count) => waitUntil(async () => {
+  const { uploads } = await callAsUser(user, "GET", "/api/images/pending");
+  const lists = await Promise.all(uploads.map(({ id }) => callAsUser(user, "GET", `/api/images/${id}/parts`)));
   return lists.some(({ parts }) => parts?.length === count);
 }, `${count} parts in the store`);
 
 /** Returns the page's requests to the API and the bucket, as method and path; the list grows. */
-export function watch(opened) {
+export function watchRequests(opened) {
   const seen = [];
   opened.on("request", (request) => {
     const url = new URL(request.url());
@@ -164,8 +164,8 @@ export function watch(opened) {
 }
 
 /** Asserts that the gallery has this file byte for byte; returns its image. */
-export async function same(user, file) {
-  const shown = (await gallery(user))[file.name];
+export async function assertStored(user, file) {
+  const shown = (await readGallery(user))[file.name];
   const sent = Buffer.concat([file.buffer, Buffer.alloc(file.zeros ?? 0)]);
   assert.equal(shown.size, sent.length);
   const bytes = Buffer.from(await (await fetch(shown.url)).arrayBuffer());
@@ -201,9 +201,9 @@ export async function uploadChanged(opened, drawn) {
   const sent = {};
   for (const [i, [what, act]] of Object.entries(CHANGES).entries()) {
     const file = { ...drawn[i], name: `${i}.jpg` };
-    await add(opened, [file]);
+    await addFiles(opened, [file]);
     await act(opened);
-    assert.deepEqual(await upload(opened), { successful: 1, failed: [] }, what);
+    assert.deepEqual(await uploadAdded(opened), { successful: 1, failed: [] }, what);
     sent[file.name] = await opened.evaluate(() => app.uppy.getFiles()[0].data.size);
     assert.notEqual(sent[file.name], file.buffer.length, `${what}: its bytes changed`);
     await opened.evaluate(() => app.uppy.cancelAll());
@@ -218,7 +218,7 @@ export async function rotateInDashboard(opened, photo) {
   await opened.getByRole("button", { name: /Rotate 90/ }).click();
   await opened.getByRole("button", { name: "Save", exact: true }).click();
   const size = () => opened.evaluate(() => app.uppy.getFiles()[0].size);
-  await until(async () => (await size()) !== photo.buffer.length, "the edited bytes");
+  await waitUntil(async () => (await size()) !== photo.buffer.length, "the edited bytes");
   return size();
 }
 

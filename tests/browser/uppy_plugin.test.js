@@ -4,8 +4,8 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import test from "node:test";
-import { account, BASE, photos, screenshot, until, visitor } from "./harness.js";
-import { add, api, CHANGES, events, gallery, image, large, MIB, page, partsArrived, reactPage, reload, retryInDashboard, rotateInDashboard, same, upload, uploadChanged, usage, watch } from "./uppy.js";
+import { signUp, BASE, drawPhotos, takeScreenshot, waitUntil, openContext } from "./harness.js";
+import { addFiles, callAsUser, CHANGES, readEvents, readGallery, makeImage, makeLargeImage, MIB, openUppyPage, waitForParts, openReactPage, reloadUppyPage, retryInDashboard, rotateInDashboard, assertStored, uploadAdded, uploadChanged, readUsage, watchRequests } from "./uppy.js";
 
 const MARK = "uppy-plugin";
 const unchanged = (code) => code;
@@ -36,49 +36,49 @@ const storedState = () => localStorage.getItem("uppyState:uppy") ?? new Promise(
 
 for (const version of ["6", "5"]) {
   const name = `uppy-${version} plugin`;
-  const openApp = (t, context, user, change = unchanged) => page(t, context, MARK, user, change, version);
+  const openApp = (t, context, user, change = unchanged) => openUppyPage(t, context, MARK, user, change, version);
 
   test(`${name}: files become images, each sent once, and the image is the response`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     const opened = await openApp(t, context, user);
-    const seen = watch(opened);
+    const seen = watchRequests(opened);
     await opened.evaluate(() => {
       globalThis.most = {};
       app.uppy.setMeta({ caption: "A boat" });
       app.uppy.on("upload-progress", (file) => { most[file.name] = Math.max(most[file.name] ?? 0, app.uppy.getFile(file.id).progress.percentage); });
     });
-    const files = [image("one.png"), image("two, with a comma & ümläut.png"), image("three.png", 3 * MIB), large("large.png")];
-    await add(opened, files);
-    assert.deepEqual(await upload(opened), { successful: 4, failed: [] });
+    const files = [makeImage("one.png"), makeImage("two, with a comma & ümläut.png"), makeImage("three.png", 3 * MIB), makeLargeImage("large.png")];
+    await addFiles(opened, files);
+    assert.deepEqual(await uploadAdded(opened), { successful: 4, failed: [] });
     assert.deepEqual([singles(seen), parts(seen)], [4, [1, 2, 3].map((n) => `S3 PUT part ${n}`)], "three files, a preview, three parts");
     assert.ok(!seen.some((call) => call.includes("uppy")), String(seen));
-    for (const file of files) assert.equal((await same(user, file)).caption, "A boat");
-    const images = await gallery(user);
-    for (const { name, id, url } of await events(opened)) {
+    for (const file of files) assert.equal((await assertStored(user, file)).caption, "A boat");
+    const images = await readGallery(user);
+    for (const { name, id, url } of await readEvents(opened)) {
       assert.equal(id, images[name].id);
       assert.equal((await fetch(url)).status, 200);
     }
     const states = await opened.evaluate(() => app.uppy.getFiles().map(({ name, response, progress }) => [name, response.body.width, progress.percentage, most[name] < 100]));
     assert.deepEqual(states, files.map((file) => [file.name, images[file.name].width, 100, true]), "100 % at the end alone");
     assert.equal(await opened.evaluate(() => shown.length), 4, "the recipe shows each image");
-    assert.equal((await usage(user)).pending, 0);
+    assert.equal((await readUsage(user)).pending, 0);
     // Removing a file from the list does not touch its image.
     await opened.evaluate(() => { app.uppy.removeFile(app.uppy.getFiles()[0].id); app.uppy.cancelAll(); });
     assert.equal(seen.filter((call) => call.startsWith("DELETE")).length, 0);
   });
 
   test(`${name}: files can be paused and resumed, one or all`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     const opened = await openApp(t, context, user);
-    const seen = watch(opened);
+    const seen = watchRequests(opened);
     let isHeld = true;
     await onBucket(opened, (_, url) => isHeld && url.searchParams.get("partNumber") !== "1");
-    const [big, small] = [large("large.png"), image("small.png")];
-    await add(opened, [big, small]);
-    const uploading = upload(opened);
-    await until(() => parts(seen).length === 3 && singles(seen) === 1, "all uploads are under way");
+    const [big, small] = [makeLargeImage("large.png"), makeImage("small.png")];
+    await addFiles(opened, [big, small]);
+    const uploading = uploadAdded(opened);
+    await waitUntil(() => parts(seen).length === 3 && singles(seen) === 1, "all uploads are under way");
     await opened.waitForFunction(() => app.uppy.getFiles()[0].progress.bytesUploaded >= 8 * 1024 * 1024);
-    await partsArrived(user, 1);
+    await waitForParts(user, 1);
     await opened.evaluate(() => app.uppy.pauseAll());
     isHeld = false;
     const before = seen.length;
@@ -90,33 +90,33 @@ for (const version of ["6", "5"]) {
     assert.equal(await opened.evaluate(() => app.uppy.getFiles()[1].progress.uploadComplete), false);
     await opened.evaluate(() => app.uppy.resumeAll());
     assert.deepEqual(await uploading, { successful: 2, failed: [] });
-    for (const file of [big, small]) await same(user, file);
+    for (const file of [big, small]) await assertStored(user, file);
   });
 
   test(`${name}: a refused file is retried, with the bytes that it has then`, async (t) => {
-    const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 403 /] });
-    const user = await account();
+    const context = await openContext(t, { allowed: [/^\[Uppy\]/, / 403 /] });
+    const user = await signUp();
     const opened = await openApp(t, context, user);
     let isBroken = true;
     await onBucket(opened, (route) => isBroken && refuse(route));
-    const drawn = await photos(opened, 2, { width: 400, height: 300 });
-    await add(opened, drawn);
-    const { successful, failed } = await upload(opened);
+    const drawn = await drawPhotos(opened, 2, { width: 400, height: 300 });
+    await addFiles(opened, drawn);
+    const { successful, failed } = await uploadAdded(opened);
     assert.deepEqual([successful, failed.length], [0, 2]);
     for (const text of failed) assert.match(text, /^The storage refused the file\. Try again/);
-    assert.equal((await usage(user)).pending, 2);
+    assert.equal((await readUsage(user)).pending, 2);
     await CHANGES["grown in an editor"](opened);
     isBroken = false;
-    assert.deepEqual(await upload(opened, "retryAll"), { successful: 2, failed: [] });
+    assert.deepEqual(await uploadAdded(opened, "retryAll"), { successful: 2, failed: [] });
     const [edited] = await opened.evaluate(() => app.uppy.getFiles().map((file) => file.data.size));
-    assert.equal((await gallery(user))[drawn[0].name].size, edited);
-    await same(user, drawn[1]);
-    await until(async () => (await usage(user)).pending === 0, "the upload of the earlier bytes is discarded");
+    assert.equal((await readGallery(user))[drawn[0].name].size, edited);
+    await assertStored(user, drawn[1]);
+    await waitUntil(async () => (await readUsage(user)).pending === 0, "the upload of the earlier bytes is discarded");
   });
 
   test(`${name}: refusals are sentences for the user, and the other files arrive`, async (t) => {
-    const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 4\d\d /] });
-    const user = await account();
+    const context = await openContext(t, { allowed: [/^\[Uppy\]/, / 4\d\d /] });
+    const user = await signUp();
     const opened = await openApp(t, context, user);
     await opened.evaluate(() => {
       const valid = accessToken();
@@ -124,37 +124,37 @@ for (const version of ["6", "5"]) {
       globalThis.accessToken = () => (refreshes ? valid : "an.expired.token");
       globalThis.refreshedToken = () => { refreshes += 1; return valid; };
     });
-    const good = image("good.png");
+    const good = makeImage("good.png");
     const bad = [
       { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no image") },
       { name: "fake.png", mimeType: "image/png", buffer: randomBytes(60_000) },
     ];
-    await add(opened, [bad[0], good, bad[1]]);
-    const { successful, failed } = await upload(opened);
+    await addFiles(opened, [bad[0], good, bad[1]]);
+    const { successful, failed } = await uploadAdded(opened);
     assert.equal(successful, 1);
     assert.match(failed[0], /^Files of this kind are not accepted\. Choose a photo or a picture\. It must be /);
     assert.match(failed[1], /^The file is damaged or is not a valid image\. Check it, then choose it again\.$/);
     assert.equal(await opened.evaluate(() => refreshes), 1, "one refresh for all files");
-    await same(user, good);
-    assert.equal((await usage(user)).pending, 0);
+    await assertStored(user, good);
+    assert.equal((await readUsage(user)).pending, 0);
     await opened.evaluate(() => app.uppy.getPlugin("ValetUpload").setOptions({ explain: ({ code, status }) => `${code}, ${status}` }));
-    assert.deepEqual((await upload(opened, "retryAll")).failed, ["type_not_allowed, 422", "content_mismatch, 422"]);
+    assert.deepEqual((await uploadAdded(opened, "retryAll")).failed, ["type_not_allowed, 422", "content_mismatch, 422"]);
   });
 
   test(`${name}: options that are changed later have an effect on the files that are sent then`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     const opened = await openApp(t, context, user, (code) => code.replace('api: "https://api.example.com"', 'limit: 1, api: "https://api.invalid"'));
-    const seen = watch(opened);
+    const seen = watchRequests(opened);
     const [held, release] = [[], () => held.shift().fallback()];
     await onBucket(opened, (route) => held.push(route));
     const setOptions = (options) => opened.evaluate((options) => app.uppy.getPlugin("ValetUpload").setOptions(options), options);
     await setOptions({ api: BASE });
-    const files = Array.from({ length: 5 }, (_, i) => image(`${i}.png`));
-    await add(opened, files);
-    const uploading = upload(opened);
-    await until(() => held.length === 1, "one file is sent");
+    const files = Array.from({ length: 5 }, (_, i) => makeImage(`${i}.png`));
+    await addFiles(opened, files);
+    const uploading = uploadAdded(opened);
+    await waitUntil(() => held.length === 1, "one file is sent");
     await setOptions({ limit: 3 });
-    await until(() => held.length === 3, "three files are sent");
+    await waitUntil(() => held.length === 3, "three files are sent");
     await setOptions({ limit: 1 });
     for (let left = 3; left; left -= 1) {
       assert.equal(held.length, left);
@@ -164,40 +164,40 @@ for (const version of ["6", "5"]) {
       await opened.waitForFunction((done) => app.uppy.getFiles().filter((file) => file.progress.uploadComplete).length === done, done);
       await new Promise((later) => { setTimeout(later, 300); });
     }
-    await until(() => held.length === 1, "the next one takes its turn");
+    await waitUntil(() => held.length === 1, "the next one takes its turn");
     await setOptions({ limit: 0 });
-    await until(() => held.length === 2, "without a limit, all files are sent");
+    await waitUntil(() => held.length === 2, "without a limit, all files are sent");
     await release();
     await release();
     assert.deepEqual(await uploading, { successful: 5, failed: [] });
     assert.equal(singles(seen), 5);
-    for (const file of files) await same(user, file);
+    for (const file of files) await assertStored(user, file);
   });
 
   test(`${name}: a removed file and a cancelled batch leave nothing behind`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     const opened = await openApp(t, context, user, (code) => code.replace("api:", "limit: 2, api:"));
-    const seen = watch(opened);
+    const seen = watchRequests(opened);
     await onBucket(opened, () => true);
     // Two files have the same bytes, which are one upload. The third file has other bytes, and waits for its turn.
-    const [one, last] = [image("one.png"), image("last.png")];
-    await add(opened, [one, { ...one, name: "copy.png" }, last]);
-    const uploading = upload(opened).catch(() => {});
-    await until(() => singles(seen) === 2, "two files are sent");
+    const [one, last] = [makeImage("one.png"), makeImage("last.png")];
+    await addFiles(opened, [one, { ...one, name: "copy.png" }, last]);
+    const uploading = uploadAdded(opened).catch(() => {});
+    await waitUntil(() => singles(seen) === 2, "two files are sent");
     await opened.evaluate(() => app.uppy.removeFile(app.uppy.getFiles()[1].id));
-    await until(() => singles(seen) === 3, "the third takes its turn");
-    assert.equal((await usage(user)).pending, 2, "the upload is the first file's too");
+    await waitUntil(() => singles(seen) === 3, "the third takes its turn");
+    assert.equal((await readUsage(user)).pending, 2, "the upload is the first file's too");
     await opened.evaluate(() => app.uppy.cancelAll());
-    await until(async () => (await usage(user)).pending === 0, "no upload is open");
+    await waitUntil(async () => (await readUsage(user)).pending === 0, "no upload is open");
     await uploading;
     assert.deepEqual(seen.filter((call) => call.startsWith("DELETE")), ["DELETE /api/images/ID", "DELETE /api/images/ID"]);
-    assert.deepEqual(await events(opened), []);
+    assert.deepEqual(await readEvents(opened), []);
   });
 
   test(`${name}: a file that is removed while its upload is opened or confirmed leaves no open upload, and no image is deleted`, async (t) => {
-    const [context, user] = [await visitor(t, { allowed: [/ 409 /] }), await account()];
+    const [context, user] = [await openContext(t, { allowed: [/ 409 /] }), await signUp()];
     const opened = await openApp(t, context, user);
-    const seen = watch(opened);
+    const seen = watchRequests(opened);
     let goOn;
     const released = new Promise((resolve) => { goOn = resolve; });
     const held = [];
@@ -209,90 +209,90 @@ for (const version of ["6", "5"]) {
       await released;
       return route.fulfill({ response }).catch(() => {});
     });
-    const kept = image("kept.png");
+    const kept = makeImage("kept.png");
     await hold("**/api/images/*/confirm");
-    await add(opened, [kept]);
-    const confirming = upload(opened).catch(() => {});
-    await until(() => held.length === 1, "the server has confirmed it");
+    await addFiles(opened, [kept]);
+    const confirming = uploadAdded(opened).catch(() => {});
+    await waitUntil(() => held.length === 1, "the server has confirmed it");
     await hold("**/api/images/upload");
-    await add(opened, [image("open.png")]);
-    const opening = upload(opened).catch(() => {});
-    await until(() => held.length === 2, "the server has opened the other");
+    await addFiles(opened, [makeImage("open.png")]);
+    const opening = uploadAdded(opened).catch(() => {});
+    await waitUntil(() => held.length === 2, "the server has opened the other");
     await opened.evaluate(() => app.uppy.cancelAll());
     goOn();
     await Promise.all([confirming, opening]);
-    await until(() => seen.filter((call) => call.startsWith("DELETE")).length === 2, "both are deleted, if they are open");
-    await until(async () => (await usage(user)).pending === 0, "no upload is open");
-    await same(user, kept);
+    await waitUntil(() => seen.filter((call) => call.startsWith("DELETE")).length === 2, "both are deleted, if they are open");
+    await waitUntil(async () => (await readUsage(user)).pending === 0, "no upload is open");
+    await assertStored(user, kept);
   });
 
   test(`${name}: bytes that change after a file was added are uploaded`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     const opened = await openApp(t, context, user);
-    const drawn = await photos(opened, Object.keys(CHANGES).length, { width: 400, height: 300, noise: 0.8 });
+    const drawn = await drawPhotos(opened, Object.keys(CHANGES).length, { width: 400, height: 300, noise: 0.8 });
     const sent = await uploadChanged(opened, drawn);
-    const sizes = Object.fromEntries(Object.entries(await gallery(user)).map(([name, { size }]) => [name, size]).sort());
+    const sizes = Object.fromEntries(Object.entries(await readGallery(user)).map(([name, { size }]) => [name, size]).sort());
     assert.deepEqual(sizes, sent);
-    assert.equal((await usage(user)).pending, 0);
+    assert.equal((await readUsage(user)).pending, 0);
   });
 
   test(`${name}: with Golden Retriever, uploads continue after a reload`, async (t) => {
-    const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
-    const user = await account();
+    const context = await openContext(t, { allowed: [/ERR_|Failed to load resource/] });
+    const user = await signUp();
     const opened = await openApp(t, context, user);
-    const seen = watch(opened);
+    const seen = watchRequests(opened);
     let isHeld = true;
     await onBucket(opened, (_, url) => isHeld && ["3", null].includes(url.searchParams.get("partNumber")));
     const retrieve = () => opened.evaluate(() => { app.uppy.use(app.GoldenRetriever); });
     await retrieve();
-    const [small, big] = [image("small.png", MIB), large("large.png")];
-    await add(opened, [small, big]);
+    const [small, big] = [makeImage("small.png", MIB), makeLargeImage("large.png")];
+    await addFiles(opened, [small, big]);
     opened.evaluate(() => { app.uppy.upload(); }).catch(() => {});
     await opened.waitForFunction(() => app.uppy.getFiles()[1].progress.bytesUploaded >= 16 * 1024 * 1024);
-    await partsArrived(user, 2);
+    await waitForParts(user, 2);
     // Golden Retriever stores the state at most every half second.
-    await until(async () => ((await opened.evaluate(storedState)).match(/valet\W+[0-9a-f-]{36}/g) ?? []).length === 2, "both uploads are stored");
+    await waitUntil(async () => ((await opened.evaluate(storedState)).match(/valet\W+[0-9a-f-]{36}/g) ?? []).length === 2, "both uploads are stored");
     isHeld = false;
     const before = seen.length;
-    await reload(opened, version, user);
+    await reloadUppyPage(opened, version, user);
     await retrieve();
     await opened.waitForFunction(() => app.uppy.getFiles().length === 2);
     assert.deepEqual(await opened.evaluate(() => app.uppy.getFiles().map((file) => file.isGhost)), [false, true]);
-    await add(opened, [big]);
+    await addFiles(opened, [big]);
     await opened.evaluate(() => { app.uppy.emit("restore-confirmed"); });
     await opened.waitForFunction(() => app.uppy.getFiles().every((file) => file.progress.uploadComplete));
     assert.deepEqual(parts(seen.slice(before)), ["S3 PUT part 3"], String(seen.slice(before)));
-    for (const file of [small, big]) await same(user, file);
-    const { images, pending } = await usage(user);
+    for (const file of [small, big]) await assertStored(user, file);
+    const { images, pending } = await readUsage(user);
     assert.deepEqual([images, pending], [2, 0]);
   });
 
   test(`${name}: the React Dashboard uploads a rotated image, and its button retries`, async (t) => {
-    const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 403 /] });
-    const user = await account();
-    const opened = await reactPage(t, context, MARK, user, unchanged, version);
-    const [photo, second] = await photos(opened, 2, { width: 1200, height: 800, noise: 0.8 });
+    const context = await openContext(t, { allowed: [/^\[Uppy\]/, / 403 /] });
+    const user = await signUp();
+    const opened = await openReactPage(t, context, MARK, user, unchanged, version);
+    const [photo, second] = await drawPhotos(opened, 2, { width: 1200, height: 800, noise: 0.8 });
     await rotateInDashboard(opened, photo);
     await opened.getByRole("button", { name: "Upload 1 file" }).click();
-    const shown = await until(async () => (await gallery(user))[photo.name], "the image");
+    const shown = await waitUntil(async () => (await readGallery(user))[photo.name], "the image");
     assert.ok(shown.height > shown.width && shown.previewUrl && shown.thumbHash, "it is turned, with a preview");
-    await screenshot(opened, `${MARK}-${version}-react`);
+    await takeScreenshot(opened, `${MARK}-${version}-react`);
     let isBroken = true;
     await onBucket(opened, (route) => isBroken && refuse(route));
     await retryInDashboard(opened, second, () => { isBroken = false; });
-    await until(async () => (await gallery(user))[second.name], "the second image");
+    await waitUntil(async () => (await readGallery(user))[second.name], "the second image");
   });
 }
 
 test("the plugin ends with Uppy: its uploads are aborted, and the open ones are deleted", async (t) => {
-  const [context, user] = [await visitor(t, {}), await account()];
-  const opened = await page(t, context, MARK, user, unchanged, "6");
-  const seen = watch(opened);
+  const [context, user] = [await openContext(t, {}), await signUp()];
+  const opened = await openUppyPage(t, context, MARK, user, unchanged, "6");
+  const seen = watchRequests(opened);
   await onBucket(opened, () => true);
-  await add(opened, [image("one.png")]);
-  const uploading = upload(opened).catch(() => {});
-  await until(() => singles(seen) === 1, "the upload is sent");
+  await addFiles(opened, [makeImage("one.png")]);
+  const uploading = uploadAdded(opened).catch(() => {});
+  await waitUntil(() => singles(seen) === 1, "the upload is sent");
   await opened.evaluate(() => app.uppy.destroy());
   await uploading;
-  await until(async () => (await api(user, "GET", "/api/images/pending")).uploads.length === 0, "no upload is open");
+  await waitUntil(async () => (await callAsUser(user, "GET", "/api/images/pending")).uploads.length === 0, "no upload is open");
 });

@@ -3,12 +3,12 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { email, PASSWORD, choose, loaded, photos, screenshot, reload, signedIn, signIn, until, upload, visitor } from "./harness.js";
+import { newEmail, PASSWORD, chooseFiles, findLoadedTiles, drawPhotos, takeScreenshot, reload, openSignedInPage, signIn, waitUntil, upload, openContext } from "./harness.js";
 
 test("sign-up, upload, gallery and sign-out", async (t) => {
-  const context = await visitor(t, { allowed: [/ 401 .*login/, / 422 .*signup/, / 409 .*signup/] });
+  const context = await openContext(t, { allowed: [/ 401 .*login/, / 422 .*signup/, / 409 .*signup/] });
   const page = await context.newPage();
-  const address = email();
+  const address = newEmail();
   await page.goto("/");
   await page.getByRole("button", { name: "Create an account" }).click();
   await page.getByLabel("Email address").fill(address);
@@ -19,14 +19,14 @@ test("sign-up, upload, gallery and sign-out", async (t) => {
   await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "No images yet" }).waitFor();
-  await screenshot(page, "empty");
+  await takeScreenshot(page, "empty");
 
-  await upload(page, await photos(page, 3));
-  await until(async () => (await loaded(page).count()) === 3, "three tiles");
+  await upload(page, await drawPhotos(page, 3));
+  await waitUntil(async () => (await findLoadedTiles(page).count()) === 3, "three tiles");
   await page.getByText(/^[\d.]+ KiB of 10 GiB$/).waitFor();
 
   await reload(page);
-  await until(async () => (await loaded(page).count()) === 3, "three tiles after a reload, without signing in again");
+  await waitUntil(async () => (await findLoadedTiles(page).count()) === 3, "three tiles after a reload, without signing in again");
   await page.getByRole("button", { name: "Account" }).or(page.locator("summary")).first().click();
   await page.getByText(address).waitFor();
   await page.getByRole("button", { name: "Sign out" }).click();
@@ -39,12 +39,12 @@ test("sign-up, upload, gallery and sign-out", async (t) => {
   await page.getByRole("button", { name: "Sign in" }).click();
   await problem.filter({ hasText: "The email address or the password is wrong." }).waitFor();
   await signIn(page, { email: address });
-  await until(async () => (await loaded(page).count()) === 3, "three tiles after signing in");
+  await waitUntil(async () => (await findLoadedTiles(page).count()) === 3, "three tiles after signing in");
 });
 
 test("a large image has arrows, swipe, caption, download, delete and undo", async (t) => {
-  const { page } = await signedIn(t, { acceptDownloads: true });
-  const files = await photos(page, 4, { width: 1200, height: 900 });
+  const { page } = await openSignedInPage(t, { acceptDownloads: true });
+  const files = await drawPhotos(page, 4, { width: 1200, height: 900 });
   await upload(page, files);
   await reload(page);
   await page.locator(".open").nth(1).click();
@@ -53,7 +53,7 @@ test("a large image has arrows, swipe, caption, download, delete and undo", asyn
   const name = page.locator("#lightbox-name");
   const first = await name.textContent();
   await page.locator(".frame.loaded").waitFor();
-  await screenshot(page, "lightbox");
+  await takeScreenshot(page, "lightbox");
   await page.keyboard.press("ArrowRight");
   assert.notEqual(await name.textContent(), first);
   await page.keyboard.press("ArrowLeft");
@@ -86,29 +86,29 @@ test("a large image has arrows, swipe, caption, download, delete and undo", asyn
   await page.getByRole("checkbox").first().check();
   await page.getByRole("checkbox").nth(2).check();
   await page.getByText(/^2 images selected/).waitFor();
-  await screenshot(page, "selected");
+  await takeScreenshot(page, "selected");
   await page.getByRole("button", { name: "Delete" }).click();
   await page.getByText("2 images deleted").first().waitFor();
   assert.equal(await tiles.count(), 2);
   await page.getByRole("button", { name: "Undo" }).click();
-  await until(async () => (await tiles.count()) === 4, "all four images again");
+  await waitUntil(async () => (await tiles.count()) === 4, "all four images again");
 
   // Leaving the page does not undo a deletion.
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Delete" }).click();
-  await until(async () => { await reload(page); await page.locator(".tile").first().waitFor(); return (await tiles.count()) === 3; }, "three images are left");
+  await waitUntil(async () => { await reload(page); await page.locator(".tile").first().waitFor(); return (await tiles.count()) === 3; }, "three images are left");
   // Waiting does not undo a deletion either.
   const sent = page.waitForResponse("**/api/images/delete");
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Delete" }).click();
   assert.equal((await sent).status(), 200);
   await reload(page);
-  await until(async () => (await tiles.count()) === 2, "two images are left");
+  await waitUntil(async () => (await tiles.count()) === 2, "two images are left");
 });
 
 test("files can be dropped and pasted, and a file that is not an image gets a message", async (t) => {
-  const { page } = await signedIn(t, { allowed: [/ 422 /] });
-  const [one, two] = await photos(page, 2);
+  const { page } = await openSignedInPage(t, { allowed: [/ 422 /] });
+  const [one, two] = await drawPhotos(page, 2);
   const give = (event, file) => page.evaluate(({ event, base64, name }) => {
     const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
     const transfer = new DataTransfer();
@@ -124,15 +124,15 @@ test("files can be dropped and pasted, and a file that is not an image gets a me
   await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
   await page.getByRole("button", { name: /^Pasted / }).waitFor();
 
-  await choose(page, { name: "letter.jpg", mimeType: "image/jpeg", buffer: Buffer.from("Dear Ada, this is not an image.") });
+  await chooseFiles(page, { name: "letter.jpg", mimeType: "image/jpeg", buffer: Buffer.from("Dear Ada, this is not an image.") });
   await page.getByText("The file is damaged or is not a valid image.").waitFor();
-  await choose(page, { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("Dear Ada") });
+  await chooseFiles(page, { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("Dear Ada") });
   await page.getByText("Files of this kind are not accepted.").waitFor();
   // The header of a GIF with 20,000 pixels a side, and its frame's.
   const large = "GIF89a\x20\x4e\x20\x4e\0\0\0\x2c\0\0\0\0\x01\0\x01\0\0";
-  await choose(page, { name: "large.gif", mimeType: "image/gif", buffer: Buffer.from(large, "latin1") });
+  await chooseFiles(page, { name: "large.gif", mimeType: "image/gif", buffer: Buffer.from(large, "latin1") });
   await page.getByText("The image has too many pixels.").waitFor();
-  await screenshot(page, "refused");
+  await takeScreenshot(page, "refused");
   await page.getByRole("button", { name: "Discard letter.jpg" }).click();
   await page.getByRole("button", { name: "Discard notes.txt" }).click();
   await page.getByRole("button", { name: "Discard large.gif" }).click();

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { account, atEnd, BASE, visitor } from "../harness.js";
+import { signUp, callAtEnd, BASE, openContext } from "../harness.js";
 import { servePackage } from "./pages.js";
 
 const FILES = Number(process.env.VALET_BENCH_FILES ?? 200);
@@ -106,10 +106,10 @@ const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length 
 
 test(`${FILES} files of 3 MB beside bare PUTs of the same`, { timeout: 3_600_000 }, async (t) => {
   const served = await servePackage();
-  atEnd(t, () => served.close());
+  callAtEnd(t, () => served.close());
   for (const [what, kind, isStored] of [["no previews, no store", "heic", false], ["no previews", "heic", true], ["photos with previews", "photos", true]]) {
     // Files that pages make are in memory, 2 GB at most, until the page has collected them or the context is closed.
-    const context = await visitor(t, {});
+    const context = await openContext(t, {});
     const page = await context.newPage();
     page.setDefaultTimeout(1_200_000);
     await page.goto(served.address);
@@ -118,7 +118,7 @@ test(`${FILES} files of 3 MB beside bare PUTs of the same`, { timeout: 3_600_000
     const collect = () => session.send("HeapProfiler.collectGarbage");
     const [ratios, tasks, seconds] = [[], [], []];
     for (let round = 0; round < ROUNDS; round += 1) {
-      const users = [await account(), await account()];
+      const users = [await signUp(), await signUp()];
       const bare = await barePuts(page, { kind, label: `bare-${what}-${round}`, token: users[0].token });
       await clear(users[0], bare.ids);
       await collect();

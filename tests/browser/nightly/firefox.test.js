@@ -6,8 +6,8 @@ import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import test, { after, before } from "node:test";
 import puppeteer from "puppeteer-core";
-import { account, BASE, until } from "../harness.js";
-import { gallery, partsArrived, usage } from "../uppy.js";
+import { signUp, BASE, waitUntil } from "../harness.js";
+import { readGallery, waitForParts, readUsage } from "../uppy.js";
 import { startProxy } from "./faulty_proxy.js";
 import { servePackage } from "./pages.js";
 
@@ -83,7 +83,7 @@ const add = (page, name, size, mark) => page.evaluate((name, size, mark) => { up
 const finished = (page) => page.evaluate(async () => (await Promise.all(uploader.items.map((item) => item.finished))).length);
 
 test("Firefox: files are uploaded from another origin, in workers, with previews, whole and in parts", async (t) => {
-  const user = await account();
+  const user = await signUp();
   const page = await openPage(t, user);
   const large = await page.evaluate(async () => {
     const canvas = new OffscreenCanvas(900, 700);
@@ -101,17 +101,17 @@ test("Firefox: files are uploaded from another origin, in workers, with previews
   assert.equal(await finished(page), 3);
   assert.ok((await page.evaluate(() => answers)) >= 3, "workers answer");
   assert.deepEqual([...puts].sort(), ["1", "2", "3", "PUT", "PUT", "PUT"], "three parts, two files, a preview");
-  const images = await until(async () => {
-    const shown = await gallery(user);
+  const images = await waitUntil(async () => {
+    const shown = await readGallery(user);
     return shown["noise.jpg"]?.previewUrl && shown;
   }, "the preview");
   assert.ok(images["noise.jpg"].thumbHash);
   assert.deepEqual(Object.values(images).map(({ size }) => size).sort((a, b) => a - b), [5000, large, 17 * MIB]);
-  assert.equal((await usage(user)).pending, 0);
+  assert.equal((await readUsage(user)).pending, 0);
 });
 
 test("Firefox: broken connections, refusals and lost answers are repeated, and the gallery has the image once", async (t) => {
-  const user = await account();
+  const user = await signUp();
   const page = await openPage(t, user);
   const readable = { "access-control-allow-origin": "*" };
   const answers = ["drop", "cut", { status: 503, headers: readable }, { status: 409, headers: readable }, { status: 403, headers: readable }, "lose"];
@@ -119,19 +119,19 @@ test("Firefox: broken connections, refusals and lost answers are repeated, and t
   await add(page, "one.png", 100_000, label());
   assert.equal(await finished(page), 1);
   assert.ok(puts.length >= answers.length, `${puts.length} PUTs`);
-  assert.deepEqual(Object.keys(await gallery(user)), ["one.png"]);
-  assert.equal((await usage(user)).pending, 0);
+  assert.deepEqual(Object.keys(await readGallery(user)), ["one.png"]);
+  assert.equal((await readUsage(user)).pending, 0);
 });
 
 test("Firefox: a reload continues uploads, and a large file that is chosen again sends the missing part", async (t) => {
-  const user = await account();
+  const user = await signUp();
   const page = await openPage(t, user);
   onPut = (part) => (["PUT", "3"].includes(part) ? "hold" : undefined);
   const [small, large] = [label(), label()];
   await add(page, "small.png", 5000, small);
   await add(page, "large.png", 17 * MIB, large);
-  await until(() => puts.includes("PUT") && puts.includes("3"), "the uploads are held");
-  await partsArrived(user, 2);
+  await waitUntil(() => puts.includes("PUT") && puts.includes("3"), "the uploads are held");
+  await waitForParts(user, 2);
   [onPut, puts] = [() => undefined, []];
   await page.reload();
   await start(page, user);
@@ -141,6 +141,6 @@ test("Firefox: a reload continues uploads, and a large file that is chosen again
   await add(page, "large.png", 17 * MIB, large);
   assert.equal(await page.evaluate(async () => (await Promise.all(uploader.items.filter((item) => item.state !== "needs-file").map((item) => item.finished))).length), 2);
   assert.deepEqual([...puts].sort(), ["3", "PUT"], "only the missing part is sent");
-  assert.deepEqual(Object.keys(await gallery(user)).sort(), ["large.png", "small.png"]);
-  assert.equal((await usage(user)).pending, 0);
+  assert.deepEqual(Object.keys(await readGallery(user)).sort(), ["large.png", "small.png"]);
+  assert.equal((await readUsage(user)).pending, 0);
 });

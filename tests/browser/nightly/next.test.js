@@ -7,8 +7,8 @@ import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import test from "node:test";
-import { account, atEnd, BASE, photos, until, visitor } from "../harness.js";
-import { gallery, usage } from "../uppy.js";
+import { signUp, callAtEnd, BASE, drawPhotos, waitUntil, openContext } from "../harness.js";
+import { readGallery, readUsage } from "../uppy.js";
 
 const APP = new URL("next/", import.meta.url).pathname;
 const TEXT = readFileSync(new URL("../../../docs/client.md", import.meta.url), "utf8");
@@ -44,9 +44,9 @@ async function freePort() {
 async function serve(t, dist) {
   const port = await freePort();
   const { child, output } = next(["start", "--hostname", "127.0.0.1", "--port", String(port)], dist);
-  atEnd(t, async () => { child.kill(); await once(child, "exit"); });
+  callAtEnd(t, async () => { child.kill(); await once(child, "exit"); });
   const address = `http://localhost:${port}/`;
-  await until(async () => {
+  await waitUntil(async () => {
     assert.equal(child.exitCode, null, output.join(""));
     const status = await fetch(address).then((answer) => answer.status, () => 0);
     assert.ok(status === 0 || status === 200, `${status}: ${output.join("")}`);
@@ -63,25 +63,25 @@ for (const bundler of ["turbopack", "webpack"]) {
     assert.equal(code, 0, output.join(""));
     assert.doesNotMatch(output.join(""), /warn/i);
     const address = await serve(t, dist);
-    const user = await account();
+    const user = await signUp();
     const html = await (await fetch(`${address}?user=${user.user.id}`)).text();
     assert.match(html, /<section><input type="file"[^>]*><progress[^>]*><\/progress><ul><\/ul><\/section>/, "the server renders the component");
     // An error of hydration is an error in the console.
-    const context = await visitor(t, {});
+    const context = await openContext(t, {});
     await context.addInitScript((token) => { globalThis.token = token; }, user.token);
     const opened = await context.newPage();
     await opened.goto(`${address}?user=${user.user.id}`);
-    const [photo] = await photos(opened, 1, { width: 900, height: 700, noise: 0.8 });
+    const [photo] = await drawPhotos(opened, 1, { width: 900, height: 700, noise: 0.8 });
     // Before the page is hydrated a choice has no effect.
-    await until(async () => {
+    await waitUntil(async () => {
       await opened.locator("input[type=file]").setInputFiles([photo]);
       return opened.getByRole("listitem").first().waitFor({ timeout: 2000 }).then(() => true, () => false);
     }, "the page is hydrated");
     await opened.getByText(`${photo.name}: done`).waitFor();
-    const shown = await until(async () => (await gallery(user))[photo.name], "the image");
+    const shown = await waitUntil(async () => (await readGallery(user))[photo.name], "the image");
     assert.ok(shown.previewUrl && shown.thumbHash, "the image has a preview");
     assert.ok(opened.workers().length > 0, "the worker of the build runs");
-    const { images, pending } = await usage(user);
+    const { images, pending } = await readUsage(user);
     assert.deepEqual([images, pending], [1, 0]);
   });
 }

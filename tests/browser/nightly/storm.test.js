@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { account, atEnd, BASE, browser } from "../harness.js";
+import { signUp, callAtEnd, BASE, browser } from "../harness.js";
 import { startProxy } from "./faulty_proxy.js";
 import { servePackage } from "./pages.js";
 
@@ -309,13 +309,13 @@ async function compareUsage(userSession) {
 
 test(`a storm of ${SECONDS} seconds: every file is in the gallery once`, { timeout: (SECONDS + CALM_SECONDS + USAGE_SECONDS + 300) * 1000 }, async (t) => {
   console.log(`VALET_STORM_SEED=${SEED} VALET_STORM_SECONDS=${SECONDS}`);
-  const [user, served] = [await account(), await servePackage()];
-  atEnd(t, () => served.close());
+  const [user, served] = [await signUp(), await servePackage()];
+  callAtEnd(t, () => served.close());
   const weather = { isBad: true, appPort: new URL(served.address).port };
   const proxy = await breaking(new Choices(SEED + 1), weather);
-  atEnd(t, () => proxy.close());
+  callAtEnd(t, () => proxy.close());
   const context = await browser.newContext({ proxy: { server: proxy.address, bypass: "<-loopback>" } });
-  atEnd(t, () => context.close());
+  callAtEnd(t, () => context.close());
   context.setDefaultTimeout(60_000);
   const pageErrors = [];
   context.on("weberror", (error) => pageErrors.push(String(error.error().stack ?? error.error())));

@@ -4,19 +4,19 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { createUploader } from "../../../clients/js/src/index.js";
-import { account, ask, BASE, loaded, photos, reload, signIn, until, visitor } from "../harness.js";
+import { signUp, callApi, BASE, findLoadedTiles, drawPhotos, reload, signIn, waitUntil, openContext } from "../harness.js";
 
 /** Uploads a photo by a client that makes no preview, because Node has no canvas. Returns the image's id. */
 async function uploaded(page, user) {
   // Little larger than the largest picture: a debug build that decodes more reaches the worker's limit of processor time.
-  const [photo] = await photos(page, 1, { width: 1700, height: 1275, noise: 0.6 });
+  const [photo] = await drawPhotos(page, 1, { width: 1700, height: 1275, noise: 0.6 });
   const [item] = createUploader({ api: BASE, token: user.token }).add(new File([photo.buffer], photo.name, { type: photo.mimeType }));
   return (await item.finished).id;
 }
 
 /** Waits until the worker has made the image's pictures, and returns the image. */
-const withPictures = (user, id) => until(async () => {
-  const answer = await ask(`/api/images/${id}`, user);
+const withPictures = (user, id) => waitUntil(async () => {
+  const answer = await callApi(`/api/images/${id}`, user);
   const image = await answer.json();
   return image.previews?.length === 2 && image;
 }, "the pictures");
@@ -26,22 +26,22 @@ const urls = (image) => image.previews.map(({ url }) => url);
 const displayed = (page) => page.locator(".tile img").evaluate((img) => img.currentSrc);
 
 test("an image without a preview of its client is shown by the pictures of the worker", async (t) => {
-  const user = await account();
-  const page = await (await visitor(t, {})).newPage();
+  const user = await signUp();
+  const page = await (await openContext(t, {})).newPage();
   await signIn(page, user);
   const image = await withPictures(user, await uploaded(page, user));
   assert.deepEqual(image.previews.map(({ width, height }) => Math.max(width, height)), [640, 1600]);
   const requested = [];
   page.on("request", (request) => requested.push(request.url()));
   await reload(page);
-  await loaded(page).waitFor();
+  await findLoadedTiles(page).waitFor();
   assert.ok(urls(image).includes(await displayed(page)));
   assert.ok(!requested.includes(image.url), "the file is not loaded");
 });
 
 test("a file that the browser cannot display is shown as soon as the worker has made its pictures", async (t) => {
-  const user = await account();
-  const context = await visitor(t, { allowed: [/Failed to load resource/] });
+  const user = await signUp();
+  const context = await openContext(t, { allowed: [/Failed to load resource/] });
   const page = await context.newPage();
   await signIn(page, user);
   // Responses about the image have no pictures until the tile shows that the browser cannot display the file.
@@ -58,7 +58,7 @@ test("a file that the browser cannot display is shown as soon as the worker has 
   const image = await withPictures(user, id);
   await page.locator(".tile.undrawable").waitFor();
   isHidden = false;
-  const answer = await ask(`/api/images/${id}`, user, { method: "PATCH", body: { caption: "The harbour" } });
+  const answer = await callApi(`/api/images/${id}`, user, { method: "PATCH", body: { caption: "The harbour" } });
   assert.ok(answer.ok);
   await page.locator(".tile.loaded:not(.undrawable)").waitFor();
   assert.ok(urls(image).includes(await displayed(page)));
