@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { createUploader } from "valet-upload";
-import { account, BASE, image, intercept, unanswered, until } from "./harness.js";
+import { signUp, BASE, makeImage, intercept, neverAnswer, waitUntil } from "./harness.js";
 
 /** Returns the members that the module may add or replace. */
 const members = () => [Object.getOwnPropertyDescriptor(AbortSignal.prototype, "reason"), AbortSignal.prototype.throwIfAborted, AbortController.prototype.abort];
@@ -51,16 +51,16 @@ test("an abort without a reason has an AbortError", async (t) => {
 
 test("uploads are paused, resumed and cancelled with these members", async (t) => {
   await asInReactNative(t);
-  const user = await account();
+  const user = await signUp();
   const uploader = createUploader({ api: BASE, token: user.token });
   let isHeld = true;
-  intercept(t, ({ kind, options }) => (kind === "put" && isHeld ? unanswered(options) : undefined));
-  const [kept, dropped] = uploader.add([image("kept.png"), image("dropped.png")]);
-  await until(() => kept.state === "sending" && dropped.state === "sending", "both uploads are sent");
+  intercept(t, ({ kind, options }) => (kind === "put" && isHeld ? neverAnswer(options) : undefined));
+  const [kept, dropped] = uploader.add([makeImage("kept.png"), makeImage("dropped.png")]);
+  await waitUntil(() => kept.state === "sending" && dropped.state === "sending", "both uploads are sent");
   dropped.cancel();
   await assert.rejects(dropped.finished, { name: "AbortError" });
   kept.pause();
-  await until(() => kept.state === "paused", "the upload is paused");
+  await waitUntil(() => kept.state === "paused", "the upload is paused");
   isHeld = false;
   kept.resume();
   await kept.finished;

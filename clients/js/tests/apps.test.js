@@ -7,21 +7,21 @@ import test from "node:test";
 import Uppy from "@uppy/core";
 import { createUploader, memoryStore } from "valet-upload";
 import ValetUpload from "valet-upload/uppy";
-import { account, assertGallery, BASE, call, image, intercept, lost, MIB, unanswered, until } from "./harness.js";
+import { signUp, assertGallery, BASE, call, makeImage, intercept, loseConnection, MIB, neverAnswer, waitUntil } from "./harness.js";
 
 /** Returns a new account, an uploader for it, and a function that lets PUTs pass: they are held at first. */
 async function held(t) {
-  const user = await account();
+  const user = await signUp();
   let isHeld = true;
-  intercept(t, ({ kind, options }) => (kind === "put" && isHeld ? unanswered(options) : undefined));
+  intercept(t, ({ kind, options }) => (kind === "put" && isHeld ? neverAnswer(options) : undefined));
   return { user, uploader: createUploader({ api: BASE, token: user.token, concurrency: 5 }), pass: () => { isHeld = false; } };
 }
 
 test("the functions of an upload can be passed as handlers, and be called on a proxy or a copy", async (t) => {
   const { user, uploader, pass } = await held(t);
-  const files = ["one.png", "two.png", "three.png", "four.png", "five.png"].map((name) => image(name));
+  const files = ["one.png", "two.png", "three.png", "four.png", "five.png"].map((name) => makeImage(name));
   const [one, two, three, four, five] = uploader.add(files).map((item, i) => (i < 3 ? new Proxy(item, {}) : { ...item }));
-  await until(() => uploader.items.every((item) => item.state === "sending"), "all uploads are sent");
+  await waitUntil(() => uploader.items.every((item) => item.state === "sending"), "all uploads are sent");
   const { pause, resume } = one;
   pause();
   assert.deepEqual(uploader.items.map(({ state }) => state), ["paused", "sending", "sending", "sending", "sending"]);
@@ -39,17 +39,17 @@ test("the functions of an upload can be passed as handlers, and be called on a p
 
 test("a loop over the list can cancel all uploads", async (t) => {
   const { user, uploader } = await held(t);
-  uploader.add(Array.from({ length: 5 }, (_, i) => image(`${i}.png`)));
-  await until(() => uploader.items.some((item) => item.state === "sending"), "an upload is sent");
+  uploader.add(Array.from({ length: 5 }, (_, i) => makeImage(`${i}.png`)));
+  await waitUntil(() => uploader.items.some((item) => item.state === "sending"), "an upload is sent");
   for (const item of uploader.items) item.cancel();
   assert.deepEqual(uploader.items, []);
-  await until(async () => !(await call("GET", "/api/images/pending", user)).uploads.length, "no upload is open");
+  await waitUntil(async () => !(await call("GET", "/api/images/pending", user)).uploads.length, "no upload is open");
 });
 
 test("a file that occurs twice in one call is queued once", async () => {
-  const user = await account();
+  const user = await signUp();
   const uploader = createUploader({ api: BASE, token: user.token });
-  const [file, other] = [image("one.png"), image("other.png")];
+  const [file, other] = [makeImage("one.png"), makeImage("other.png")];
   const items = uploader.add([file, other, file]);
   assert.deepEqual(items.map(({ name }) => name), ["one.png", "other.png"]);
   await Promise.all(items.map((item) => item.finished));
@@ -65,9 +65,9 @@ function ofFrame(file) {
 }
 
 test("files of another frame are uploaded, whole and in parts", async () => {
-  const user = await account();
+  const user = await signUp();
   const uploader = createUploader({ api: BASE, token: user.token, store: memoryStore() });
-  const files = [image("small.png"), image("large.png", 17 * MIB), image("captioned.png")];
+  const files = [makeImage("small.png"), makeImage("large.png", 17 * MIB), makeImage("captioned.png")];
   const items = [ofFrame(files[0]), [ofFrame(files[1])]].flatMap((input) => uploader.add(input));
   items.push(...uploader.add(ofFrame(files[2]), { caption: "A boat" }));
   await Promise.all(items.map((item) => item.finished));
@@ -75,17 +75,17 @@ test("files of another frame are uploaded, whole and in parts", async () => {
 });
 
 test("a file without a name gets the one that is given", async () => {
-  const user = await account();
-  const [item] = createUploader({ api: BASE, token: user.token }).add(new File([image("one.png")], "", { type: "image/png" }), { name: "given.png" });
+  const user = await signUp();
+  const [item] = createUploader({ api: BASE, token: user.token }).add(new File([makeImage("one.png")], "", { type: "image/png" }), { name: "given.png" });
   assert.equal((await item.finished).fileName, "given.png");
 });
 
 test("a paused upload does not say that it waits for the network", async (t) => {
-  const user = await account();
+  const user = await signUp();
   let isBroken = true;
-  intercept(t, ({ kind }) => (kind === "put" && isBroken ? lost() : undefined));
-  const [item] = createUploader({ api: BASE, token: user.token }).add(image("one.png"));
-  await until(() => item.waitReason === "again", "the upload waits");
+  intercept(t, ({ kind }) => (kind === "put" && isBroken ? loseConnection() : undefined));
+  const [item] = createUploader({ api: BASE, token: user.token }).add(makeImage("one.png"));
+  await waitUntil(() => item.waitReason === "again", "the upload waits");
   item.pause();
   assert.deepEqual([item.state, item.waitReason], ["paused", null]);
   isBroken = false;
@@ -94,11 +94,11 @@ test("a paused upload does not say that it waits for the network", async (t) => 
 });
 
 test("after stop(), nothing is retried or restored", async (t) => {
-  const user = await account();
-  const record = { key: "key", user: "", tab: "1", name: "kept.png", size: 9, type: "image/png", lastModified: 1, file: image("kept.png") };
+  const user = await signUp();
+  const record = { key: "key", user: "", tab: "1", name: "kept.png", size: 9, type: "image/png", lastModified: 1, file: makeImage("kept.png") };
   const uploader = createUploader({ api: BASE, token: user.token, store: memoryStore(new Map([["key", record]])) });
   const seen = intercept(t, ({ kind }) => (kind === "put" ? new Response(null, { status: 413 }) : undefined));
-  const [item] = uploader.add(image("one.png"));
+  const [item] = uploader.add(makeImage("one.png"));
   await assert.rejects(item.finished);
   uploader.stop();
   const before = seen.length;
@@ -108,11 +108,11 @@ test("after stop(), nothing is retried or restored", async (t) => {
 });
 
 test("no worker keeps a script alive in runtimes that have both workers and scripts", async (t) => {
-  const user = await account();
+  const user = await signUp();
   let started = 0;
   globalThis.Worker = class { constructor() { started += 1; } postMessage() {} };
   t.after(() => { delete globalThis.Worker; });
-  await createUploader({ api: BASE, token: user.token }).add(image("one.png"))[0].finished;
+  await createUploader({ api: BASE, token: user.token }).add(makeImage("one.png"))[0].finished;
   assert.equal(started, 0);
 });
 
@@ -124,9 +124,9 @@ test("bundlers that read `main` and `alias` find the entries that others find by
 });
 
 test("uppy: a file that a listener removes at the start does not fail the others", async () => {
-  const user = await account();
+  const user = await signUp();
   const uppy = new Uppy().use(ValetUpload, { api: BASE, token: user.token });
-  const [removed, kept] = [image("removed.png"), image("kept.png")];
+  const [removed, kept] = [makeImage("removed.png"), makeImage("kept.png")];
   for (const file of [removed, kept]) uppy.addFile({ name: file.name, type: file.type, data: file });
   uppy.on("upload-start", ([first]) => uppy.removeFile(first.id));
   const { successful, failed } = await uppy.upload();

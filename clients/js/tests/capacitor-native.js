@@ -5,7 +5,7 @@
 import { closeSync, openSync, readFileSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { limited, ROOT, transfer } from "./phone.js";
+import { assertSmallRead, ROOT, sendAsPhone } from "./phone.js";
 
 /**
  * @typedef {import("@capacitor/file-transfer").FileTransferPlugin} FileTransferPlugin
@@ -34,7 +34,7 @@ export const FileTransfer = {
     const onBytes = (/** @type {number} */ bytes, /** @type {number} */ contentLength) => {
       if (progress) listeners.forEach((listener) => listener({ type: "upload", url, bytes, contentLength, lengthComputable: true }));
     };
-    const response = await transfer({ method, url, headers: sent, stack: "android", path: file, body, onBytes, signal: undefined }).catch(() => {
+    const response = await sendAsPhone({ method, url, headers: sent, stack: "android", path: file, body, onBytes, signal: undefined }).catch(() => {
       throw failed({ code: "OS-PLUG-FLTR-0008" });
     });
     if (response.status >= 300) throw failed({ code: "OS-PLUG-FLTR-0010", httpStatus: response.status, body: response.body });
@@ -66,7 +66,7 @@ export const Filesystem = {
   },
 
   async readFile({ path, offset = 0, length = -1 }) {
-    const bytes = Buffer.alloc(limited(length));
+    const bytes = Buffer.alloc(assertSmallRead(length));
     const file = openSync(fileURLToPath(path), "r");
     const read = readSync(file, bytes, 0, length, offset);
     closeSync(file);

@@ -5,17 +5,17 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import test from "node:test";
 import { createUploader, FileProblem, memoryStore, NetworkProblem, Problem, QuotaProblem, SessionProblem, StorageProblem } from "valet-upload";
-import { account, assertGallery, BASE, call, gallery, image, intercept, lost, MIB, quick, status, unanswered, until } from "./harness.js";
+import { signUp, assertGallery, BASE, call, readGallery, makeImage, intercept, loseConnection, MIB, speedUpTimers, makeResponse, neverAnswer, waitUntil } from "./harness.js";
 
 /** Returns a new account and an uploader for it. */
 async function started(options) {
-  const user = await account();
+  const user = await signUp();
   return { user, uploader: createUploader({ api: BASE, token: user.token, ...options }) };
 }
 
 test("files, blobs and streams become images", async (t) => {
   const { user, uploader } = await started();
-  const [file, bytes, streamed] = [image("file.png"), image("blob.png"), image("stream.png", 2 * MIB)];
+  const [file, bytes, streamed] = [makeImage("file.png"), makeImage("blob.png"), makeImage("stream.png", 2 * MIB)];
   const seen = intercept(t);
   const changes = [];
   uploader.addEventListener("change", ({ detail }) => detail && changes.push(detail.state));
@@ -29,7 +29,7 @@ test("files, blobs and streams become images", async (t) => {
   assert.deepEqual([sent, done, count], [size, 3, 3]);
   await assertGallery(user, [file, bytes, streamed]);
   assert.equal(seen.filter((kind) => kind === "put").length, 3);
-  const [again] = uploader.add(image("other.png"));
+  const [again] = uploader.add(makeImage("other.png"));
   await again.finished;
   const [same] = uploader.add(new File([file], "copy.png", { type: "image/png" }));
   assert.equal((await same.finished).id, images[0].id);
@@ -38,26 +38,26 @@ test("files, blobs and streams become images", async (t) => {
 
 test("a stream of another length fails, and a repeat is not offered", async () => {
   const { uploader } = await started();
-  const [item] = uploader.add({ stream: image("x.png").stream(), size: 7, name: "x.png" });
+  const [item] = uploader.add({ stream: makeImage("x.png").stream(), size: 7, name: "x.png" });
   await assert.rejects(item.finished, (problem) => problem instanceof FileProblem && problem.code === "file_unreadable" && /Choose it again/.test(problem.userMessage));
   assert.equal(item.isRetryable, false);
 });
 
 /** Each answer of the store to the first PUT, with the numbers of calls after which the upload succeeds. */
 const ANSWERS = {
-  "no answer": [lost, { put: 2 }],
-  "an answer that is lost after the bytes arrived": [async (send) => { await send(); lost(); }, { put: 2 }],
-  "409": [() => status(409), { put: 2 }],
-  "503": [() => status(503), { put: 2 }],
-  "412 although nothing is there": [() => status(412), { put: 2, confirm: 2 }],
-  "403": [() => status(403), { put: 2, renew: 1 }],
-  "400": [() => status(400), { put: 2, upload: 2 }],
+  "no answer": [loseConnection, { put: 2 }],
+  "an answer that is lost after the bytes arrived": [async (send) => { await send(); loseConnection(); }, { put: 2 }],
+  "409": [() => makeResponse(409), { put: 2 }],
+  "503": [() => makeResponse(503), { put: 2 }],
+  "412 although nothing is there": [() => makeResponse(412), { put: 2, confirm: 2 }],
+  "403": [() => makeResponse(403), { put: 2, renew: 1 }],
+  "400": [() => makeResponse(400), { put: 2, upload: 2 }],
 };
 for (const [what, [answer, calls]] of Object.entries(ANSWERS)) {
   test(`PUT answered with ${what}: one image in the end`, async (t) => {
     const { user, uploader } = await started();
     const seen = intercept(t, ({ kind, n }, send) => (kind === "put" && n === 1 ? answer(send) : undefined));
-    const file = image("one.png");
+    const file = makeImage("one.png");
     await uploader.add(file)[0].finished;
     await assertGallery(user, [file]);
     for (const [kind, count] of Object.entries({ upload: 1, confirm: 1, renew: 0, ...calls })) {
@@ -72,9 +72,9 @@ test("a URL whose refusals cannot be read is replaced", async (t) => {
   const seen = intercept(t, ({ kind, url }) => {
     if (kind !== "put") return undefined;
     dead ??= url;
-    return url === dead ? lost() : undefined;
+    return url === dead ? loseConnection() : undefined;
   });
-  const file = image("one.png");
+  const file = makeImage("one.png");
   // Renewals within the same second sign the same URL again, so there may be more than two PUTs.
   await uploader.add(file)[0].finished;
   await assertGallery(user, [file]);
@@ -84,8 +84,8 @@ test("a URL whose refusals cannot be read is replaced", async (t) => {
 test("a store that refuses for good fails the upload, and a retry succeeds", async (t) => {
   const { user, uploader } = await started();
   let broken = true;
-  intercept(t, ({ kind }) => (kind === "put" && broken ? status(413) : undefined));
-  const file = image("one.png");
+  intercept(t, ({ kind }) => (kind === "put" && broken ? makeResponse(413) : undefined));
+  const file = makeImage("one.png");
   const [item] = uploader.add(file);
   await assert.rejects(item.finished, (problem) => problem instanceof StorageProblem && problem.status === 413);
   broken = false;
@@ -98,12 +98,12 @@ test("confirm answered with 503 or nothing is repeated", async (t) => {
   const { user, uploader } = await started();
   const seen = intercept(t, async ({ kind, n }, send) => {
     if (kind !== "confirm" || n > 3) return undefined;
-    if (n === 1) return status(503, { code: "unavailable" });
-    if (n === 2) lost();
+    if (n === 1) return makeResponse(503, { code: "unavailable" });
+    if (n === 2) loseConnection();
     await send();
-    return lost();
+    return loseConnection();
   });
-  const file = image("one.png");
+  const file = makeImage("one.png");
   await uploader.add(file)[0].finished;
   await assertGallery(user, [file]);
   assert.equal(seen.filter((kind) => kind === "confirm").length, 4);
@@ -120,11 +120,11 @@ test("refusals are problems of a class, with a message for the user", async () =
 
 test("other problems have their class too", async (t) => {
   const { uploader } = await started();
-  let answer = status(409, { code: "quota_exceeded", status: 409 });
+  let answer = makeResponse(409, { code: "quota_exceeded", status: 409 });
   intercept(t, ({ kind }) => (kind === "upload" ? answer : undefined));
-  await assert.rejects(uploader.add(image("one.png"))[0].finished, (problem) => problem instanceof QuotaProblem && /full/.test(problem.userMessage));
-  answer = status(418, { code: "a_new_code", requestId: "r1" });
-  await assert.rejects(uploader.add(image("two.png"))[0].finished, (problem) => problem.constructor === Problem && /a_new_code.*r1/.test(problem.userMessage));
+  await assert.rejects(uploader.add(makeImage("one.png"))[0].finished, (problem) => problem instanceof QuotaProblem && /full/.test(problem.userMessage));
+  answer = makeResponse(418, { code: "a_new_code", requestId: "r1" });
+  await assert.rejects(uploader.add(makeImage("two.png"))[0].finished, (problem) => problem.constructor === Problem && /a_new_code.*r1/.test(problem.userMessage));
 });
 
 test("an upload for which there is no quota fails before it is sent", async (t) => {
@@ -139,13 +139,13 @@ test("an upload for which there is no quota fails before it is sent", async (t) 
     const { results } = await call("POST", "/api/images/upload/batch", { token: user.token, body: { items } });
     assert.deepEqual([...new Set(results.map(({ status }) => status))], [201]);
   }
-  const [item] = uploader.add(image("one.png"));
+  const [item] = uploader.add(makeImage("one.png"));
   await assert.rejects(item.finished, (problem) => problem instanceof QuotaProblem && problem.code === "quota_exceeded" && /full/.test(problem.userMessage));
   assert.deepEqual([item.isRetryable, seen], [true, ["upload"]], "it can be retried when there is room");
 });
 
 test("a refused token is exchanged once for all uploads", async (t) => {
-  const user = await account();
+  const user = await signUp();
   const stale = [];
   let current = "expired.and.wrong";
   const token = async (refused) => {
@@ -156,17 +156,17 @@ test("a refused token is exchanged once for all uploads", async (t) => {
   };
   const uploader = createUploader({ api: BASE, token, concurrency: 6 });
   intercept(t);
-  const files = Array.from({ length: 8 }, (_, i) => image(`${i}.png`, 50_000 + i));
+  const files = Array.from({ length: 8 }, (_, i) => makeImage(`${i}.png`, 50_000 + i));
   await Promise.all(uploader.add(files).map((item) => item.finished));
   assert.deepEqual(stale, ["expired.and.wrong"]);
   await assertGallery(user, files);
 });
 
 test("a token that the app does not renew fails with SessionProblem, and a later retry works", async () => {
-  const user = await account();
+  const user = await signUp();
   let current = "wrong";
   const uploader = createUploader({ api: BASE, token: () => current });
-  const [item] = uploader.add(image("one.png"));
+  const [item] = uploader.add(makeImage("one.png"));
   await assert.rejects(item.finished, SessionProblem);
   current = user.token;
   item.retry();
@@ -176,7 +176,7 @@ test("a token that the app does not renew fails with SessionProblem, and a later
 test("hundreds of files are opened and confirmed in batches", async (t) => {
   const { user, uploader } = await started({ concurrency: 20 });
   const seen = intercept(t);
-  const files = Array.from({ length: 60 }, (_, i) => image(`${i}.png`));
+  const files = Array.from({ length: 60 }, (_, i) => makeImage(`${i}.png`));
   const items = uploader.add(files);
   assert.equal(uploader.add(files).length, 0, "files that are queued are not added twice");
   await Promise.all(items.map((item) => item.finished));
@@ -197,9 +197,9 @@ test("three files are sent at a time, while 24 at most are open", async (t) => {
     await new Promise((done) => { setTimeout(done, 100); });
     return send().finally(() => { sending -= 1; });
   });
-  const files = Array.from({ length: 27 }, (_, i) => image(`${i}.png`));
+  const files = Array.from({ length: 27 }, (_, i) => makeImage(`${i}.png`));
   const items = uploader.add(files);
-  await until(() => sending === 3 && items.filter((item) => item.id).length === 24, "21 more are open");
+  await waitUntil(() => sending === 3 && items.filter((item) => item.id).length === 24, "21 more are open");
   await new Promise((done) => { setTimeout(done, 300); });
   assert.equal(items.filter((item) => item.state === "waiting").length, 3);
   release();
@@ -211,18 +211,18 @@ test("three files are sent at a time, while 24 at most are open", async (t) => {
 test("a listener that adds files starts no upload twice", async (t) => {
   const { user, uploader } = await started();
   const seen = intercept(t);
-  const files = Array.from({ length: 6 }, (_, i) => image(`${i}.png`));
+  const files = Array.from({ length: 6 }, (_, i) => makeImage(`${i}.png`));
   const later = files.slice(3);
   uploader.addEventListener("change", () => { if (later.length) uploader.add(later.shift()); });
   uploader.add(files.slice(0, 3));
-  await until(() => uploader.items.length === 6 && uploader.items.every((item) => item.state === "done"), "all uploads are done");
+  await waitUntil(() => uploader.items.length === 6 && uploader.items.every((item) => item.state === "done"), "all uploads are done");
   assert.equal(seen.filter((kind) => kind === "put").length, 6);
   await assertGallery(user, files);
 });
 
 test("a problem in a batch belongs to its own file", async () => {
   const { user, uploader } = await started();
-  const [good, bad, other] = [image("good.png"), new File(["text"], "bad.txt", { type: "text/plain" }), image("other.png")];
+  const [good, bad, other] = [makeImage("good.png"), new File(["text"], "bad.txt", { type: "text/plain" }), makeImage("other.png")];
   const settled = await Promise.allSettled(uploader.add([good, bad, other]).map((item) => item.finished));
   assert.deepEqual(settled.map((one) => one.status), ["fulfilled", "rejected", "fulfilled"]);
   await assertGallery(user, [good, other]);
@@ -231,14 +231,14 @@ test("a problem in a batch belongs to its own file", async () => {
 test("one upload and the whole queue can be paused and resumed", async (t) => {
   const { user, uploader } = await started();
   let hold = true;
-  intercept(t, ({ kind, options }) => (kind === "put" && hold ? unanswered(options) : undefined));
-  const files = [image("one.png"), image("two.png")];
+  intercept(t, ({ kind, options }) => (kind === "put" && hold ? neverAnswer(options) : undefined));
+  const files = [makeImage("one.png"), makeImage("two.png")];
   const [one, two] = uploader.add(files);
-  await until(() => one.state === "sending" && two.state === "sending", "both uploads are sent");
+  await waitUntil(() => one.state === "sending" && two.state === "sending", "both uploads are sent");
   one.pause();
-  await until(() => one.state === "paused", "the upload is paused");
+  await waitUntil(() => one.state === "paused", "the upload is paused");
   uploader.pause();
-  await until(() => two.state === "waiting", "the other upload waits");
+  await waitUntil(() => two.state === "waiting", "the other upload waits");
   hold = false;
   uploader.resume();
   await two.finished;
@@ -250,23 +250,23 @@ test("one upload and the whole queue can be paused and resumed", async (t) => {
 
 test("a cancelled upload leaves nothing behind, by method and by signal", async (t) => {
   const { user, uploader } = await started();
-  intercept(t, ({ kind, options }) => (kind === "put" ? unanswered(options) : undefined));
+  intercept(t, ({ kind, options }) => (kind === "put" ? neverAnswer(options) : undefined));
   const controller = new AbortController();
-  const [one] = uploader.add(image("one.png"));
-  const [two] = uploader.add(image("two.png"), { signal: controller.signal });
-  await until(() => one.state === "sending" && two.state === "sending", "both uploads are sent");
+  const [one] = uploader.add(makeImage("one.png"));
+  const [two] = uploader.add(makeImage("two.png"), { signal: controller.signal });
+  await waitUntil(() => one.state === "sending" && two.state === "sending", "both uploads are sent");
   one.cancel();
   controller.abort();
   await assert.rejects(one.finished, { name: "AbortError" });
   await assert.rejects(two.finished, { name: "AbortError" });
   assert.equal(uploader.items.length, 0);
-  await until(async () => (await call("GET", "/api/images/pending", user)).uploads.length === 0, "no upload is open");
+  await waitUntil(async () => (await call("GET", "/api/images/pending", user)).uploads.length === 0, "no upload is open");
 });
 
 test("cancelling one of two files of the same bytes keeps the other's image", async (t) => {
   const { user, uploader } = await started();
-  intercept(t, ({ kind, n, options }) => (kind === "put" && n === 2 ? unanswered(options) : undefined));
-  const file = image("one.png");
+  intercept(t, ({ kind, n, options }) => (kind === "put" && n === 2 ? neverAnswer(options) : undefined));
+  const file = makeImage("one.png");
   const [one, two] = uploader.add([file, new File([file], "copy.png", { type: "image/png" })]);
   await Promise.race([one.finished, two.finished]);
   const sending = one.state === "done" ? two : one;
@@ -278,8 +278,8 @@ test("cancelling one of two files of the same bytes keeps the other's image", as
 });
 
 test("a large file is sent in parts; a lost part is repeated, and a restart sends only the others", async (t) => {
-  const user = await account();
-  const file = image("large.png", 26 * MIB);
+  const user = await signUp();
+  const file = makeImage("large.png", 26 * MIB);
   const first = createUploader({ api: BASE, token: user.token });
   const part = (url) => new URL(url).searchParams.get("partNumber");
   let [lostPart, held, isRestarted] = [null, null, false];
@@ -288,16 +288,16 @@ test("a large file is sent in parts; a lost part is repeated, and a restart send
     if (kind !== "put") return undefined;
     if (n === 1) {
       lostPart = part(url);
-      lost();
+      loseConnection();
     }
     if (part(url) !== lostPart) held ??= part(url);
-    if (part(url) === held && !isRestarted) return unanswered(options);
+    if (part(url) === held && !isRestarted) return neverAnswer(options);
     const answer = await send();
     if (answer.ok) sent.push(part(url));
     return answer;
   });
   first.add(file);
-  await until(() => sent.length === 3, "all parts but one, with the lost one");
+  await waitUntil(() => sent.length === 3, "all parts but one, with the lost one");
   first.stop();
   isRestarted = true;
   await new Promise((done) => { setTimeout(done, 300); });
@@ -314,18 +314,18 @@ test("a large file is sent in parts; a lost part is repeated, and a restart send
 });
 
 test("after a restart the store's files are uploaded without being chosen again", async (t) => {
-  const user = await account();
+  const user = await signUp();
   const records = new Map();
   const open = () => createUploader({ api: BASE, token: user.token, store: memoryStore(records), user: user.user.id });
   const first = open();
   let isHeld = true;
-  intercept(t, ({ kind, options }) => (kind === "put" && isHeld ? unanswered(options) : undefined));
-  const files = [image("one.png"), image("two.png")];
+  intercept(t, ({ kind, options }) => (kind === "put" && isHeld ? neverAnswer(options) : undefined));
+  const files = [makeImage("one.png"), makeImage("two.png")];
   const items = first.add(files, { caption: "kept" });
-  await until(() => items.every((item) => item.state === "sending"), "the uploads are sent");
+  await waitUntil(() => items.every((item) => item.state === "sending"), "the uploads are sent");
   first.stop();
   isHeld = false;
-  const stranger = createUploader({ api: BASE, token: (await account()).token, store: memoryStore(records), user: "someone else" });
+  const stranger = createUploader({ api: BASE, token: (await signUp()).token, store: memoryStore(records), user: "someone else" });
   await stranger.restore();
   assert.equal(stranger.items.length, 0, "files of another user are left alone");
   const second = open();
@@ -334,29 +334,29 @@ test("after a restart the store's files are uploaded without being chosen again"
   const images = await Promise.all(second.items.map((item) => item.finished));
   assert.deepEqual(images.map((one) => one.caption), ["kept", "kept"]);
   await assertGallery(user, files);
-  await until(() => records.size === 0, "nothing is kept longer than it is needed");
+  await waitUntil(() => records.size === 0, "nothing is kept longer than it is needed");
 });
 
 test("a store that fails does not stop an upload", async () => {
   const denied = () => Promise.reject(new Error("denied"));
   const { user, uploader } = await started({ store: { all: denied, get: denied, put: denied, delete: denied, clear: denied } });
   await uploader.restore();
-  const file = image("one.png");
+  const file = makeImage("one.png");
   await uploader.add(file)[0].finished;
   await assertGallery(user, [file]);
 });
 
 test("a server that cannot be reached fails with NetworkProblem after a while", async (t) => {
   const { uploader } = await started();
-  quick(t);
-  intercept(t, lost);
-  await assert.rejects(uploader.add(image("one.png"))[0].finished, (problem) => problem instanceof NetworkProblem && problem.code === "no_answer");
+  speedUpTimers(t);
+  intercept(t, loseConnection);
+  await assert.rejects(uploader.add(makeImage("one.png"))[0].finished, (problem) => problem instanceof NetworkProblem && problem.code === "no_answer");
 });
 
 test("a file that is paused and resumed while it is read is sent once, and a cancelled one does not come back", async (t) => {
   const { user, uploader } = await started();
   const seen = intercept(t);
-  const file = image("large.png", 12 * MIB);
+  const file = makeImage("large.png", 12 * MIB);
   let uploaded = 0;
   uploader.addEventListener("uploaded", () => { uploaded += 1; });
   const [item] = uploader.add(file);
@@ -369,30 +369,30 @@ test("a file that is paused and resumed while it is read is sent once, and a can
   assert.deepEqual([uploaded, seen.filter((kind) => kind === "put").length], [1, 1]);
   await assertGallery(user, [file]);
 
-  const [cancelled] = uploader.add(image("cancelled.png", 12 * MIB));
+  const [cancelled] = uploader.add(makeImage("cancelled.png", 12 * MIB));
   cancelled.finished.catch(() => {});
   cancelled.pause();
   cancelled.resume();
   cancelled.cancel();
-  const [last] = uploader.add(image("last.png", 12 * MIB));
+  const [last] = uploader.add(makeImage("last.png", 12 * MIB));
   await last.finished;
-  assert.deepEqual((await gallery(user)).map(({ fileName }) => fileName).sort(), ["large.png", "last.png"]);
+  assert.deepEqual((await readGallery(user)).map(({ fileName }) => fileName).sort(), ["large.png", "last.png"]);
 });
 
 test("a text that was cut in an emoji is repaired, and one item that is refused as malformed fails alone", async (t) => {
   const { user, uploader } = await started();
   intercept(t);
-  const files = ["a.png", "b.png", "\ud83d.png"].map((name) => image(name));
+  const files = ["a.png", "b.png", "\ud83d.png"].map((name) => makeImage(name));
   const items = [uploader.add(files[0]), uploader.add(files[1], { caption: "the sea \ud83d" }), uploader.add(files[2])].flat();
   await Promise.all(items.map((item) => item.finished));
-  const shown = await gallery(user);
+  const shown = await readGallery(user);
   assert.deepEqual(shown.map(({ fileName, caption }) => `${fileName} ${caption}`).sort(), ["a.png undefined", "b.png the sea \ufffd", "\ufffd.png undefined"]);
 
   // A declaration of another shape makes the whole batch malformed.
-  const broken = image("broken.png");
+  const broken = makeImage("broken.png");
   Object.defineProperty(broken, "size", { value: 1.5 });
-  const more = uploader.add([image("c.png"), broken, image("d.png")]);
+  const more = uploader.add([makeImage("c.png"), broken, makeImage("d.png")]);
   const settled = await Promise.allSettled(more.map((item) => item.finished));
   assert.deepEqual(settled.map(({ status: outcome }) => outcome), ["fulfilled", "rejected", "fulfilled"]);
-  assert.equal((await gallery(user)).length, 5);
+  assert.equal((await readGallery(user)).length, 5);
 });

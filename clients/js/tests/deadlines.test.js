@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { createUploader } from "valet-upload";
-import { account, assertGallery, BASE, image, intercept, MIB, quick } from "./harness.js";
+import { signUp, assertGallery, BASE, makeImage, intercept, MIB, speedUpTimers } from "./harness.js";
 
 /** Calls `act` when the request's signal, if it has one, is aborted. */
 const onAbort = ({ signal }, act) => { signal?.addEventListener("abort", () => act(signal.reason)); };
@@ -13,13 +13,13 @@ const FACTOR = 10;
 // Three files are opened by one call, if they are inspected at about the same time.
 for (const [kind, sizes] of Object.entries({ upload: [100_000, 100_001, 100_002], confirm: [100_000], multipart: [17 * MIB], parts: [17 * MIB] })) {
   test(`${kind} without an answer is repeated`, async (t) => {
-    const user = await account();
+    const user = await signUp();
     let calls = 0;
-    const undo = quick(t, FACTOR);
+    const undo = speedUpTimers(t, FACTOR);
     // Never answers, as a connection without its other end.
     const dead = (options) => new Promise((_, reject) => { onAbort(options, (reason) => { undo(); reject(reason); }); });
     intercept(t, ({ kind: asked, options }) => (asked.startsWith(kind) && (calls += 1) === 1 ? dead(options) : undefined));
-    const files = sizes.map((size, i) => image(`${i}.png`, size));
+    const files = sizes.map((size, i) => makeImage(`${i}.png`, size));
     await Promise.all(createUploader({ api: BASE, token: user.token }).add(files).map((item) => item.finished));
     assert.ok(calls > 1, String(calls));
     await assertGallery(user, files);
@@ -27,11 +27,11 @@ for (const [kind, sizes] of Object.entries({ upload: [100_000, 100_001, 100_002]
 }
 
 test("an answer whose body does not end is repeated", async (t) => {
-  const user = await account();
-  const undo = quick(t, FACTOR);
+  const user = await signUp();
+  const undo = speedUpTimers(t, FACTOR);
   intercept(t, ({ kind, options, n }) => {
     if (kind !== "upload" || n > 1) return undefined;
     return new Response(new ReadableStream({ start: (body) => onAbort(options, (reason) => { undo(); body.error(reason); }) }));
   });
-  await createUploader({ api: BASE, token: user.token }).add(image("one.png"))[0].finished;
+  await createUploader({ api: BASE, token: user.token }).add(makeImage("one.png"))[0].finished;
 });

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 import * as client from "valet-upload";
-import { account, assertGallery, BASE, gallery, image, intercept, until } from "./harness.js";
+import { signUp, assertGallery, BASE, readGallery, makeImage, intercept, waitUntil } from "./harness.js";
 
 const TEXT = readFileSync(new URL("../../../docs/client.md", import.meta.url), "utf8");
 const AsyncFunction = (async () => {}).constructor;
@@ -19,14 +19,14 @@ async function run(mark, scope) {
 }
 
 test("a file is uploaded", async () => {
-  const [user, file] = [await account(), image("boat.png")];
+  const [user, file] = [await signUp(), makeImage("boat.png")];
   await run("upload", { file, accessToken: () => user.token });
   await assertGallery(user, [file]);
-  assert.equal((await gallery(user))[0].caption, "A boat");
+  assert.equal((await readGallery(user))[0].caption, "A boat");
 });
 
 test("a token is refreshed", async () => {
-  const [user, files] = [await account(), [image("one.png"), image("two.png")]];
+  const [user, files] = [await signUp(), [makeImage("one.png"), makeImage("two.png")]];
   let refreshes = 0;
   await run("token", { files, accessToken: () => (refreshes ? user.token : "expired"), refreshedToken: async () => { refreshes += 1; return user.token; } });
   assert.equal(refreshes, 1);
@@ -34,7 +34,7 @@ test("a token is refreshed", async () => {
 });
 
 test("progress is shown, and uploads are paused and cancelled", async (t) => {
-  const [user, files, shown] = [await account(), [image("one.png"), image("two.png"), image("three.png")], []];
+  const [user, files, shown] = [await signUp(), [makeImage("one.png"), makeImage("two.png"), makeImage("three.png")], []];
   intercept(t);
   await run("progress", { files, accessToken: () => user.token, show: (text) => shown.push(text) });
   await assertGallery(user, [files[0], files[2]]);
@@ -42,31 +42,31 @@ test("progress is shown, and uploads are paused and cancelled", async (t) => {
 });
 
 test("uploads continue after a reload", async () => {
-  const [user, file, shown] = [await account(), image("kept.png"), []];
+  const [user, file, shown] = [await signUp(), makeImage("kept.png"), []];
   const records = new Map([["key", { key: "key", user: user.user.id, tab: "1", name: file.name, size: file.size, type: file.type, lastModified: 1, file }]]);
   const inBrowser = { ...client, createUploader: (options) => client.createUploader({ ...options, store: client.memoryStore(records) }) };
   await run("restore", { client: inBrowser, userId: user.user.id, accessToken: () => user.token, show: (text) => shown.push(text) });
   assert.deepEqual(shown, ["Continuing kept.png"]);
-  await until(() => records.size === 0, "the file is uploaded");
+  await waitUntil(() => records.size === 0, "the file is uploaded");
   await assertGallery(user, [file]);
 });
 
 test("problems are shown", async () => {
-  const [user, shown] = [await account(), []];
+  const [user, shown] = [await signUp(), []];
   await run("problems", { file: new File(["text"], "notes.txt", { type: "text/plain" }), accessToken: () => user.token, show: (text) => shown.push(text) });
   assert.match(shown[0], /^notes\.txt: Files of this kind are not accepted/);
 });
 
 test("changes are followed", async () => {
-  const [user, shown] = [await account(), []];
+  const [user, shown] = [await signUp(), []];
   let [reads, leave] = [0, () => {}];
   const followed = run("events", {
     accessToken: () => user.token, show: (text) => shown.push(text), readGallery: () => { reads += 1; }, onLeave: (stop) => { leave = stop; },
   });
-  await until(() => reads === 1, "the gallery is read at the beginning");
-  const [upload] = client.createUploader({ api: BASE, token: user.token }).add(image("other-device.png"));
+  await waitUntil(() => reads === 1, "the gallery is read at the beginning");
+  const [upload] = client.createUploader({ api: BASE, token: user.token }).add(makeImage("other-device.png"));
   const { id } = await upload.finished;
-  await until(() => shown.length, "the change is shown");
+  await waitUntil(() => shown.length, "the change is shown");
   assert.deepEqual([shown, reads], [[`image.ready ${id}`], 1]);
   leave();
   await followed;

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, closeSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { limited, ROOT, transfer } from "./phone.js";
+import { assertSmallRead, ROOT, sendAsPhone } from "./phone.js";
 
 /**
  * @typedef {import("../node_modules/expo-file-system/build/internal/NativeFileSystem.types.js").NativeFileSystemFile} NativeFile
@@ -31,7 +31,7 @@ class Handle {
 
   /** @param {number} length */
   async readBytes(length) {
-    const bytes = new Uint8Array(limited(length));
+    const bytes = new Uint8Array(assertSmallRead(length));
     const read = readSync(this.#file, bytes, 0, length, this.offset ?? 0);
     this.offset = (this.offset ?? 0) + read;
     return bytes.slice(0, read);
@@ -124,7 +124,7 @@ class FileSystemUploadTask {
     uploads.push(options);
     const { httpMethod: method, headers } = options;
     const onBytes = (/** @type {number} */ bytesSent, /** @type {number} */ totalBytes) => this.#listeners.forEach((listener) => listener({ bytesSent, totalBytes }));
-    return transfer({ method, url, headers, stack: "ios", path: fileURLToPath(file.uri), onBytes, signal: this.#stopping.signal });
+    return sendAsPhone({ method, url, headers, stack: "ios", path: fileURLToPath(file.uri), onBytes, signal: this.#stopping.signal });
   }
 
   cancel() {

@@ -27,20 +27,20 @@ export async function call(method, path, { token, body } = {}) {
 }
 
 /** Signs up a new account. A sign-up without an answer may have used its address, so a repeat has another one. */
-export async function account() {
+export async function signUp() {
   const email = () => `node-${process.pid}-${Date.now()}-${(accounts += 1)}@example.com`;
   return call("POST", "/api/auth/signup", { body: () => ({ email: email(), password: "three small blue boats" }) });
 }
 
 /** Returns a unique image of this many bytes: bytes after the end of a PNG are legal. */
-export const image = (name, size = PNG.length + 16) => new File([PNG, randomBytes(size - PNG.length)], name, { type: "image/png" });
+export const makeImage = (name, size = PNG.length + 16) => new File([PNG, randomBytes(size - PNG.length)], name, { type: "image/png" });
 
 /** Returns the gallery's images. */
-export const gallery = async (user) => (await call("GET", "/api/images/gallery?limit=100", user)).images;
+export const readGallery = async (user) => (await call("GET", "/api/images/gallery?limit=100", user)).images;
 
 /** Asserts that the gallery has exactly these files, each once and byte for byte. */
 export async function assertGallery(user, files) {
-  const images = await gallery(user);
+  const images = await readGallery(user);
   assert.deepEqual(images.map((one) => one.fileName).sort(), files.map((file) => file.name).sort());
   for (const file of files) {
     const { url } = images.find((one) => one.fileName === file.name);
@@ -71,14 +71,14 @@ export function intercept(t, rule = () => {}) {
 }
 
 /** Returns a response with this status and JSON. */
-export const status = (code, body) => new Response(body ? JSON.stringify(body) : null, { status: code });
+export const makeResponse = (code, body) => new Response(body ? JSON.stringify(body) : null, { status: code });
 /** Never answers; rejects when the request is aborted, as `fetch` does. A request without an abort would keep the process alive. */
-export const unanswered = ({ signal }) => new Promise((_, reject) => { signal.addEventListener("abort", () => reject(signal.reason)); });
+export const neverAnswer = ({ signal }) => new Promise((_, reject) => { signal.addEventListener("abort", () => reject(signal.reason)); });
 /** Throws, as `fetch` does if the connection is lost. */
-export const lost = () => { throw new TypeError("fetch failed"); };
+export const loseConnection = () => { throw new TypeError("fetch failed"); };
 
 /** Makes timers end `factor` times earlier, until the returned function is called or the test ends. */
-export function quick(t, factor = 100) {
+export function speedUpTimers(t, factor = 100) {
   const later = globalThis.setTimeout;
   globalThis.setTimeout = (work, ms, ...rest) => later(work, ms / factor, ...rest);
   const undo = () => { globalThis.setTimeout = later; };
@@ -87,7 +87,7 @@ export function quick(t, factor = 100) {
 }
 
 /** Waits until `check` holds. */
-export async function until(check, what, seconds = 120) {
+export async function waitUntil(check, what, seconds = 120) {
   for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
     if (await check()) return;
     await new Promise((done) => { setTimeout(done, 20); });

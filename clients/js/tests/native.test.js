@@ -12,8 +12,8 @@ import { createUploader as createCapacitorUploader } from "valet-upload/capacito
 import { createUploader as createExpoUploader, FileProblem, fileStore } from "valet-upload/expo";
 import { container, Filesystem, FileTransfer, listeners } from "./capacitor-native.js";
 import { uploads } from "./expo-native.js";
-import { account, assertGallery, BASE, call, image, intercept, MIB, until } from "./harness.js";
-import { assertSigned, record, ROOT, saved, tickets } from "./phone.js";
+import { signUp, assertGallery, BASE, call, makeImage, intercept, MIB, waitUntil } from "./harness.js";
+import { assertSigned, recordPuts, ROOT, saveFile, recordTickets } from "./phone.js";
 
 /** The JavaScript of expo-file-system, on the native half of expo-native.js. */
 async function expoFileSystem() {
@@ -40,18 +40,18 @@ const APPS = {
 
 /** Starts a recorder with `rule` (phone.js), and an uploader of the app for a new account. */
 async function started(t, app, rule, options) {
-  const user = await account();
-  const wire = await record(t, rule);
+  const user = await signUp();
+  const wire = await recordPuts(t, rule);
   const seen = intercept(t);
-  const given = tickets(t);
+  const given = recordTickets(t);
   return { user, wire, given, seen, uploader: APPS[app].create({ api: BASE, token: user.token, store: null, ...options }) };
 }
 
 for (const app of Object.keys(APPS)) {
   test(`${app}: a file is sent with exactly the ticket's headers, and nothing else is signed`, async (t) => {
     const { user, wire, given, uploader } = await started(t, app);
-    const file = image("boat.png", 3 * MIB + 7);
-    const uri = await saved(file);
+    const file = makeImage("boat.png", 3 * MIB + 7);
+    const uri = await saveFile(file);
     const seen = [];
     uploader.addEventListener("change", ({ detail }) => detail && seen.push([detail.state, detail.sent]));
     const [upload] = uploader.add({ uri, fileName: "boat.png", type: "image", mimeType: "image/jpeg" }, { caption: "A boat" });
@@ -67,8 +67,8 @@ for (const app of Object.keys(APPS)) {
 
   test(`${app}: a file of more than a part's size is one PUT, read in pieces`, async (t) => {
     const { user, wire, given, uploader } = await started(t, app);
-    const file = image("large.png", 18 * MIB + 1);
-    await uploader.add(await saved(file), { name: "large.png" })[0].finished;
+    const file = makeImage("large.png", 18 * MIB + 1);
+    await uploader.add(await saveFile(file), { name: "large.png" })[0].finished;
     assert.equal(wire.length, 1);
     assertSigned(wire[0], given, file);
     await assertGallery(user, [file]);
@@ -87,8 +87,8 @@ for (const app of Object.keys(APPS)) {
   for (const [what, [answer, { puts, ...calls }]] of Object.entries(answers)) {
     test(`${app}: a PUT answered with ${what}: one image in the end`, async (t) => {
       const { user, wire, given, seen, uploader } = await started(t, app, (n) => (n === 1 ? answer : undefined));
-      const file = image("one.png", 300_000);
-      await uploader.add(await saved(file), { name: "one.png" })[0].finished;
+      const file = makeImage("one.png", 300_000);
+      await uploader.add(await saveFile(file), { name: "one.png" })[0].finished;
       await assertGallery(user, [file]);
       assert.equal(wire.length, puts);
       assertSigned(wire.at(-1), given, file);
@@ -97,8 +97,8 @@ for (const app of Object.keys(APPS)) {
   }
 
   test(`${app}: a file that is not there, or goes meanwhile, fails without a repeat`, async (t) => {
-    const file = image("gone.png", 300_000);
-    const uri = await saved(file);
+    const file = makeImage("gone.png", 300_000);
+    const uri = await saveFile(file);
     const { uploader } = await started(t, app, () => { rmSync(fileURLToPath(uri), { force: true }); return 503; });
     const unreadable = (problem) => problem instanceof FileProblem && problem.code === "file_unreadable";
     await assert.rejects(uploader.add(`${uri}-not`)[0].finished, unreadable);
@@ -108,8 +108,8 @@ for (const app of Object.keys(APPS)) {
   });
 
   test(`${app}: a file that changes between two attempts is hashed again`, async (t) => {
-    const [before, after] = [image("edited.png", 300_000), image("edited.png", 310_000)];
-    const uri = await saved(before);
+    const [before, after] = [makeImage("edited.png", 300_000), makeImage("edited.png", 310_000)];
+    const uri = await saveFile(before);
     const { user, wire, given, uploader } = await started(t, app, async (n, entry, body) => {
       if (n > 1) return undefined;
       await body; // Writing truncates the file first: a request that still reads it would not end.
@@ -126,15 +126,15 @@ for (const app of Object.keys(APPS)) {
     let release;
     const held = new Promise((resolve) => { release = resolve; });
     const { user, wire, uploader } = await started(t, app, async () => { if (hold) await held; });
-    const file = image("paused.png", 300_000);
-    const [upload] = uploader.add(await saved(file), { name: "paused.png" });
-    await until(() => wire.length === 1, "the upload is sent");
+    const file = makeImage("paused.png", 300_000);
+    const [upload] = uploader.add(await saveFile(file), { name: "paused.png" });
+    await waitUntil(() => wire.length === 1, "the upload is sent");
     upload.pause();
-    await until(() => upload.state === "paused", "the upload is paused");
-    if (APPS[app].stops) await until(() => wire[0].aborted, "the system stops sending");
+    await waitUntil(() => upload.state === "paused", "the upload is paused");
+    if (APPS[app].stops) await waitUntil(() => wire[0].aborted, "the system stops sending");
     hold = false;
     upload.resume();
-    await until(() => ["sending", "confirming", "done"].includes(upload.state), "the upload goes on");
+    await waitUntil(() => ["sending", "confirming", "done"].includes(upload.state), "the upload goes on");
     release();
     await upload.finished;
     assert.equal(wire.length, APPS[app].stops ? 2 : 1, "an upload that the plugin cannot stop is awaited, and not sent twice");
@@ -144,12 +144,12 @@ for (const app of Object.keys(APPS)) {
   test(`${app}: a cancelled upload leaves nothing behind`, async (t) => {
     const { user, wire, uploader } = await started(t, app, () => "held");
     const controller = new AbortController();
-    const [upload] = uploader.add(await saved(image("one.png", 300_000)), { signal: controller.signal });
-    await until(() => wire.length === 1, "the upload is sent");
+    const [upload] = uploader.add(await saveFile(makeImage("one.png", 300_000)), { signal: controller.signal });
+    await waitUntil(() => wire.length === 1, "the upload is sent");
     controller.abort();
     await assert.rejects(upload.finished, { name: "AbortError" });
-    await until(async () => (await call("GET", "/api/images/pending", user)).uploads.length === 0, "no upload is open");
-    if (APPS[app].stops) await until(() => wire[0].aborted, "the system stops sending");
+    await waitUntil(async () => (await call("GET", "/api/images/pending", user)).uploads.length === 0, "no upload is open");
+    if (APPS[app].stops) await waitUntil(() => wire[0].aborted, "the system stops sending");
   });
 
   test(`${app}: after a restart of the app, uploads continue by their URI`, async (t) => {
@@ -157,9 +157,9 @@ for (const app of Object.keys(APPS)) {
     const records = new Map();
     const store = app === "capacitor" ? memoryStore(records) : fileStore(FileSystem);
     const { user, wire, uploader } = await started(t, app, () => (hold ? "held" : undefined), { store });
-    const file = image("kept.png", 300_000);
-    uploader.add({ uri: await saved(file), name: "kept.png" }, { caption: "kept" });
-    await until(() => wire.length === 1, "the upload is sent");
+    const file = makeImage("kept.png", 300_000);
+    uploader.add({ uri: await saveFile(file), name: "kept.png" }, { caption: "kept" });
+    await waitUntil(() => wire.length === 1, "the upload is sent");
     uploader.stop();
     hold = false;
     const second = APPS[app].create({ api: BASE, token: user.token, store });
@@ -167,13 +167,13 @@ for (const app of Object.keys(APPS)) {
     assert.deepEqual(second.items.map(({ name, caption }) => [name, caption]), [["kept.png", "kept"]]);
     await second.items[0].finished;
     await assertGallery(user, [file]);
-    await until(async () => (await store.all()).length === 0, "nothing is kept longer than it is needed");
+    await waitUntil(async () => (await store.all()).length === 0, "nothing is kept longer than it is needed");
   });
 
   test(`${app}: the same file twice is queued once, and its bytes twice are one image`, async (t) => {
     const { user, wire, uploader } = await started(t, app);
-    const file = image("one.png", 300_000);
-    const [uri, copy] = [await saved(file), await saved(file)];
+    const file = makeImage("one.png", 300_000);
+    const [uri, copy] = [await saveFile(file), await saveFile(file)];
     const [upload] = uploader.add(uri, { name: "one.png" });
     assert.deepEqual(uploader.add(uri), []);
     const { id } = await upload.finished;
@@ -188,9 +188,9 @@ for (const app of Object.keys(APPS)) {
 test("expo: iOS sends in a background session, unless the app wants another", async (t) => {
   const { uploader, user } = await started(t, "expo");
   uploads.length = 0;
-  await uploader.add(await saved(image("one.png")))[0].finished;
+  await uploader.add(await saveFile(makeImage("one.png")))[0].finished;
   const other = APPS.expo.create({ api: BASE, token: user.token, store: null, sessionType: "foreground" });
-  await other.add(new FileSystem.File(await saved(image("two.png"))))[0].finished;
+  await other.add(new FileSystem.File(await saveFile(makeImage("two.png"))))[0].finished;
   assert.deepEqual(uploads.map(({ sessionType }) => sessionType), ["background", "foreground"]);
 });
 
@@ -211,16 +211,16 @@ test("capacitor: uploads continue after an update of the app, which moves its fo
   const records = new Map();
   const store = memoryStore(records);
   const { user, wire, uploader } = await started(t, "capacitor", () => (isHeld ? "held" : undefined), { store });
-  const files = { "Documents/one.png": image("one.png", 300_000), "Library/Caches/two.png": image("two.png", 310_000), "tmp/three.png": image("three.png", 320_000) };
+  const files = { "Documents/one.png": makeImage("one.png", 300_000), "Library/Caches/two.png": makeImage("two.png", 310_000), "tmp/three.png": makeImage("three.png", 320_000) };
   for (const [path, file] of Object.entries(files)) {
     mkdirSync(join(container.path, path, ".."), { recursive: true });
     writeFileSync(join(container.path, path), Buffer.from(await file.arrayBuffer()));
     uploader.add(pathToFileURL(join(container.path, path)).href);
   }
-  const elsewhere = await saved(image("four.png"));
+  const elsewhere = await saveFile(makeImage("four.png"));
   uploader.add(elsewhere);
-  await until(() => wire.length === 3, "three files are sent");
-  await until(() => [...records.values()].filter(({ id }) => id).length === 4, "the uploads are stored, also the one that waits for its turn");
+  await waitUntil(() => wire.length === 3, "three files are sent");
+  await waitUntil(() => [...records.values()].filter(({ id }) => id).length === 4, "the uploads are stored, also the one that waits for its turn");
   uploader.stop();
   isHeld = false;
   const uris = [...records.values()].filter(({ file }) => file).map(({ file }) => file.uri);
@@ -234,12 +234,12 @@ test("capacitor: uploads continue after an update of the app, which moves its fo
   assert.equal(second.items.length, 4);
   const images = (await call("GET", "/api/images/gallery", user)).images.map(({ fileName }) => fileName);
   for (const file of Object.values(files)) assert.ok(images.includes(file.name), String(images));
-  await until(() => records.size === 0, "nothing is kept longer than it is needed");
+  await waitUntil(() => records.size === 0, "nothing is kept longer than it is needed");
 });
 
 test("capacitor: Blobs are uploaded as in a browser, which has no files", async (t) => {
   const { user, wire, uploader } = await started(t, "capacitor");
-  const file = image("blob.png");
+  const file = makeImage("blob.png");
   await uploader.add([file])[0].finished;
   assert.equal(wire.length, 0);
   await assertGallery(user, [file]);
@@ -247,11 +247,11 @@ test("capacitor: Blobs are uploaded as in a browser, which has no files", async 
 
 for (const [mark, scope] of Object.entries({ expo: { FileSystem, createUploader: createExpoUploader }, capacitor: { FileTransfer, Filesystem, createUploader: createCapacitorUploader } })) {
   test(`the example of docs/client.md for ${mark} uploads`, async (t) => {
-    await record(t);
-    const [user, file] = [await account(), image("boat.png")];
+    await recordPuts(t);
+    const [user, file] = [await signUp(), makeImage("boat.png")];
     const text = readFileSync(new URL("../../../docs/client.md", import.meta.url), "utf8");
     const [, code] = text.match(new RegExp(`<!-- ${mark} -->\n\`\`\`js\n([\\s\\S]*?)\n\`\`\``));
-    const picked = { uri: await saved(file), name: "boat.png" };
+    const picked = { uri: await saveFile(file), name: "boat.png" };
     const names = { ...scope, asset: picked, photo: picked, accessToken: () => user.token, userId: user.user.id };
     const AsyncFunction = (async () => {}).constructor;
     await new AsyncFunction(...Object.keys(names), code.replace(/^import .*$/gm, "").replaceAll("https://api.example.com", BASE))(...Object.values(names));

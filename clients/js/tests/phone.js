@@ -16,13 +16,13 @@ export const ROOT = mkdtempSync(join(tmpdir(), "phone-"));
 const MAX_READ = MIB;
 
 /** Asserts that a read through the bridge is small. */
-export function limited(length) {
+export function assertSmallRead(length) {
   assert.ok(length > 0 && length <= MAX_READ, `a read of ${length} bytes`);
   return length;
 }
 
 /** Writes a file to the phone and returns its URI. */
-export async function saved(file, name = file.name) {
+export async function saveFile(file, name = file.name) {
   const path = join(ROOT, `${Math.random().toString(36).slice(2)}-${name}`);
   writeFileSync(path, Buffer.from(await file.arrayBuffer()));
   return pathToFileURL(path).href;
@@ -40,7 +40,7 @@ export const STACKS = {
  * @param {any} options
  * @returns {Promise<any>}
  */
-export function transfer({ method, url, headers, stack, path, body, onBytes = () => {}, signal }) {
+export function sendAsPhone({ method, url, headers, stack, path, body, onBytes = () => {}, signal }) {
   return new Promise((resolve, reject) => {
     const { host, pathname, search } = new URL(url);
     const size = body ? body.length : statSync(path).size;
@@ -67,7 +67,7 @@ const recorder = { port: 0, rule: () => {}, wire: [] };
  * return "lost" (the bytes arrive, the response does not), "broken" (nothing arrives), "held" (no answer while the test runs), or a
  * status.
  */
-export async function record(t, rule = () => {}) {
+export async function recordPuts(t, rule = () => {}) {
   const open = new Set();
   const server = createServer(async (request, response) => {
     open.add(request.socket);
@@ -101,7 +101,7 @@ export async function record(t, rule = () => {}) {
 }
 
 /** Returns the presigned PUTs that the server issues during the test, to compare the recorded PUTs with them; the list grows. */
-export function tickets(t) {
+export function recordTickets(t) {
   const given = [];
   const before = globalThis.fetch;
   globalThis.fetch = async (url, options) => {

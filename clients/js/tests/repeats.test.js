@@ -3,18 +3,18 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { createUploader } from "valet-upload";
-import { account, assertGallery, BASE, image, intercept, MIB, quick, status } from "./harness.js";
+import { signUp, assertGallery, BASE, makeImage, intercept, MIB, speedUpTimers, makeResponse } from "./harness.js";
 
 for (const [what, header] of Object.entries({ seconds: () => "3", "a date": () => new Date(Date.now() + 4000).toUTCString() })) {
   test(`a Retry-After in ${what} is waited for`, async (t) => {
-    const user = await account();
+    const user = await signUp();
     const times = [];
     intercept(t, ({ kind, n }) => {
       if (kind !== "upload") return undefined;
       times.push(Date.now());
       return n === 1 ? new Response(JSON.stringify({ code: "unavailable" }), { status: 503, headers: { "retry-after": header() } }) : undefined;
     });
-    const file = image("one.png");
+    const file = makeImage("one.png");
     await createUploader({ api: BASE, token: user.token }).add(file)[0].finished;
     await assertGallery(user, [file]);
     // A date has whole seconds. Without the header the pause is less than a second.
@@ -23,23 +23,23 @@ for (const [what, header] of Object.entries({ seconds: () => "3", "a date": () =
 }
 
 test("a Retry-After that cannot be read or has passed does not matter", async (t) => {
-  const user = await account();
+  const user = await signUp();
   const values = ["soon", "0", new Date(0).toUTCString()];
   intercept(t, ({ kind, n }) => (kind === "upload" && values[n - 1]
     ? new Response(JSON.stringify({ code: "unavailable" }), { status: 503, headers: { "retry-after": values[n - 1] } })
     : undefined));
-  const file = image("one.png");
+  const file = makeImage("one.png");
   await createUploader({ api: BASE, token: user.token }).add(file)[0].finished;
   await assertGallery(user, [file]);
 });
 
 for (const [what, size] of [["one PUT", 100_000], ["parts", 17 * MIB]]) {
   test(`an upload in ${what} that has ended at each confirm fails after a few repeats, and can be retried`, async (t) => {
-    const user = await account();
+    const user = await signUp();
     let isEnding = true;
-    const seen = intercept(t, ({ kind }) => (kind === "confirm" && isEnding ? status(410, { code: "upload_expired" }) : undefined));
-    const undo = quick(t);
-    const file = image("one.png", size);
+    const seen = intercept(t, ({ kind }) => (kind === "confirm" && isEnding ? makeResponse(410, { code: "upload_expired" }) : undefined));
+    const undo = speedUpTimers(t);
+    const file = makeImage("one.png", size);
     const [item] = createUploader({ api: BASE, token: user.token }).add(file);
     await assert.rejects(item.finished, (problem) => problem.code === "upload_expired");
     undo();

@@ -3,17 +3,17 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { createUploader, memoryStore, NetworkProblem } from "valet-upload";
-import { account, assertGallery, BASE, image, intercept, lost, quick, unanswered, until } from "./harness.js";
+import { signUp, assertGallery, BASE, makeImage, intercept, loseConnection, speedUpTimers, neverAnswer, waitUntil } from "./harness.js";
 
 /** Returns the options of an uploader whose store has a file of an earlier visit. Another upload is open, without a stored file. */
 async function visited(t, file) {
-  const user = await account();
+  const user = await signUp();
   const options = { api: BASE, token: user.token, user: user.user.id, store: memoryStore(new Map()) };
   const [before, elsewhere] = [createUploader(options), createUploader({ ...options, store: null })];
   let isHeld = true;
-  intercept(t, ({ kind, options: { signal } }) => (kind === "put" && isHeld ? unanswered({ signal }) : undefined));
-  const items = [before.add(file)[0], elsewhere.add(image("open.png"))[0]];
-  await until(() => items.every(({ state }) => state === "sending"), "both uploads are open");
+  intercept(t, ({ kind, options: { signal } }) => (kind === "put" && isHeld ? neverAnswer({ signal }) : undefined));
+  const items = [before.add(file)[0], elsewhere.add(makeImage("open.png"))[0]];
+  await waitUntil(() => items.every(({ state }) => state === "sending"), "both uploads are open");
   before.stop();
   elsewhere.stop();
   isHeld = false;
@@ -21,13 +21,13 @@ async function visited(t, file) {
 }
 
 test("stored files are uploaded while the open uploads cannot be listed, which is repeated", async (t) => {
-  const file = image("stored.png");
+  const file = makeImage("stored.png");
   const { user, options } = await visited(t, file);
   const uploader = createUploader(options);
   let canList = false;
-  intercept(t, ({ kind }) => (kind === "pending" && !canList ? lost() : undefined));
+  intercept(t, ({ kind }) => (kind === "pending" && !canList ? loseConnection() : undefined));
   const restoring = uploader.restore();
-  await until(() => uploader.items.length === 1, "the stored file is restored");
+  await waitUntil(() => uploader.items.length === 1, "the stored file is restored");
   await uploader.items[0].finished;
   canList = true;
   await restoring;
@@ -36,40 +36,40 @@ test("stored files are uploaded while the open uploads cannot be listed, which i
 });
 
 test("the open uploads are listed when the network is back, if they could not be listed before", async (t) => {
-  const { options } = await visited(t, image("stored.png"));
+  const { options } = await visited(t, makeImage("stored.png"));
   const uploader = createUploader({ ...options, store: null });
   let isBack = false;
-  intercept(t, ({ kind }) => (kind === "pending" && !isBack ? lost() : undefined));
-  const undo = quick(t);
+  intercept(t, ({ kind }) => (kind === "pending" && !isBack ? loseConnection() : undefined));
+  const undo = speedUpTimers(t);
   await assert.rejects(uploader.restore(), NetworkProblem);
   undo();
   isBack = true;
   uploader.online();
-  await until(() => uploader.items.length === 2, "both uploads are listed");
+  await waitUntil(() => uploader.items.length === 2, "both uploads are listed");
   uploader.online();
   await uploader.restore();
   assert.equal(uploader.items.length, 2);
 });
 
 test("restore() ends with the uploader", async (t) => {
-  const { options } = await visited(t, image("stored.png"));
+  const { options } = await visited(t, makeImage("stored.png"));
   const uploader = createUploader({ ...options, store: null });
   let listing;
   intercept(t, ({ kind, options: { signal } }) => {
     if (kind !== "pending") return undefined;
     listing = signal;
-    return unanswered({ signal });
+    return neverAnswer({ signal });
   });
   const restoring = uploader.restore();
-  await until(() => listing, "the list is requested");
+  await waitUntil(() => listing, "the list is requested");
   uploader.stop();
   await restoring;
-  await until(() => listing.aborted, "the request ends", 10);
+  await waitUntil(() => listing.aborted, "the request ends", 10);
   assert.deepEqual(uploader.items, []);
 });
 
 test("a file that is cancelled while the store is slow does not come back", async (t) => {
-  const user = await account();
+  const user = await signUp();
   const records = new Map();
   const store = memoryStore(records);
   let puts = 0;
@@ -79,17 +79,17 @@ test("a file that is cancelled while the store is slow does not come back", asyn
     return store.put(record);
   };
   const uploader = createUploader({ api: BASE, token: user.token, store: { ...store, put } });
-  intercept(t, ({ kind, options }) => (kind === "put" ? unanswered(options) : undefined));
-  const [item] = uploader.add(image("one.png"));
-  await until(() => item.state === "sending", "the upload is open");
-  await until(() => puts === 2, "the file is stored, and the upload's id is being stored");
+  intercept(t, ({ kind, options }) => (kind === "put" ? neverAnswer(options) : undefined));
+  const [item] = uploader.add(makeImage("one.png"));
+  await waitUntil(() => item.state === "sending", "the upload is open");
+  await waitUntil(() => puts === 2, "the file is stored, and the upload's id is being stored");
   item.cancel();
   await new Promise((done) => { setTimeout(done, 700); });
   assert.deepEqual([...records.keys()], []);
 });
 
 test("a tab that restores files takes them over, with the id of their upload", async (t) => {
-  const file = image("stored.png");
+  const file = makeImage("stored.png");
   const { options } = await visited(t, file);
   const { store } = options;
   const [claims, files] = [() => store.all().then((all) => all.filter(({ id }) => id)), () => store.all().then((all) => all.filter(({ size }) => size))];
@@ -98,9 +98,9 @@ test("a tab that restores files takes them over, with the id of their upload", a
   await store.delete(key);
   await store.put({ ...left, tab: "closed" });
   const uploader = createUploader(options);
-  intercept(t, ({ kind, options: { signal } }) => (kind === "put" ? unanswered({ signal }) : undefined));
+  intercept(t, ({ kind, options: { signal } }) => (kind === "put" ? neverAnswer({ signal }) : undefined));
   await uploader.restore();
-  await until(async () => (await claims()).length === 1, "the id is stored");
+  await waitUntil(async () => (await claims()).length === 1, "the id is stored");
   const [[claim], [record]] = [await claims(), await files()];
   assert.ok(id && claim.id === id && claim.tab && claim.tab !== "closed", JSON.stringify(claim));
   assert.equal(record.file.size, file.size);
