@@ -49,6 +49,14 @@ const FEW: i64 = 1000;
 /// Number of images of the user with many, if `FLAT_IMAGES` does not set it.
 const MANY: i64 = 1_000_000;
 
+/// Mean times of a page in one run, in seconds.
+struct Times {
+    /// Time of a page of the user with few images.
+    few: f64,
+    /// Time of a page of the user with many images.
+    many: f64,
+}
+
 #[tokio::main]
 async fn main() {
     let many = std::env::var("FLAT_IMAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(MANY);
@@ -60,12 +68,12 @@ async fn main() {
     let app = AppState::connect(&dependencies.config()).await.unwrap();
 
     data::fill(&images, &few_user.id, FEW).await;
-    let sweep_before = sweeps(&app).await;
+    let sweep_before = median_sweep_time(&app).await;
     let began = Instant::now();
     data::fill(&images, &many_user.id, many).await;
     println!("{many} images made in {:.0} s", began.elapsed().as_secs_f64());
-    sizes(&driver).await;
-    let sweep_after = sweeps(&app).await;
+    print_sizes(&driver).await;
+    let sweep_after = median_sweep_time(&app).await;
     println!(
         "a sweep with nothing to do: {:.2} ms beside {FEW} images, {:.2} ms beside {many}",
         sweep_before * 1e3,
@@ -84,16 +92,24 @@ async fn main() {
     for (at, name) in ["first page", "page 100", "last page"].into_iter().enumerate() {
         let mut times = Vec::new();
         for _ in 0..RUNS {
-            let small = time(&mut api, &few_requests[at]).await;
-            times.push((small, time(&mut api, &many_requests[at]).await));
+            let few = mean_time(&mut api, &few_requests[at]).await;
+            times.push(Times { few, many: mean_time(&mut api, &many_requests[at]).await });
         }
-        let median = |of: fn(&(f64, f64)) -> f64| {
-            let mut all: Vec<_> = times.iter().map(of).collect();
+        let median = |value: fn(&Times) -> f64| {
+            let mut all: Vec<_> = times.iter().map(value).collect();
             all.sort_by(f64::total_cmp);
             all[RUNS / 2]
         };
-        println!("{name:10} of {LIMIT}: {:.2} ms and {:.2} ms", median(|t| t.0) * 1e3, median(|t| t.1) * 1e3);
-        report.ratio(&format!("{name} beside {beside}, to a thousand"), median(|t| t.1 / t.0), Bound::AtMost(1.2));
+        println!(
+            "{name:10} of {LIMIT}: {:.2} ms and {:.2} ms",
+            median(|times| times.few) * 1e3,
+            median(|times| times.many) * 1e3
+        );
+        report.ratio(
+            &format!("{name} beside {beside}, to a thousand"),
+            median(|times| times.many / times.few),
+            Bound::AtMost(1.2),
+        );
     }
     drop((app, valet));
     dependencies.stop().await;
@@ -101,7 +117,7 @@ async fn main() {
 }
 
 /// Prints the bytes of an image's document, on disk and in memory, and of its index entries.
-async fn sizes(driver: &mongodb::Client) {
+async fn print_sizes(driver: &mongodb::Client) {
     let database = driver.database(DATABASE);
     // The last writes are on disk after a checkpoint.
     driver.database("admin").run_command(doc! { "fsync": 1 }).await.unwrap();
@@ -155,7 +171,7 @@ fn cursor(user: &User, last: &Document) -> String {
 }
 
 /// Returns the mean time of a request in seconds.
-async fn time(api: &mut Connection, request: &[u8]) -> f64 {
+async fn mean_time(api: &mut Connection, request: &[u8]) -> f64 {
     let began = Instant::now();
     for _ in 0..PAGES {
         assert_eq!(api.send(request).await.0, 200);
@@ -164,7 +180,7 @@ async fn time(api: &mut Connection, request: &[u8]) -> f64 {
 }
 
 /// Returns the median time, in seconds, of sweeps that find nothing due.
-async fn sweeps(app: &AppState) -> f64 {
+async fn median_sweep_time(app: &AppState) -> f64 {
     let mut all = Vec::new();
     for _ in 0..50 {
         let began = Instant::now();

@@ -1,8 +1,8 @@
-//! Benchmark of presigning, compared with aws-sdk-s3, rusty-s3 and a lower bound: `cargo bench --bench signer`.
+//! Benchmark of presigning, compared with aws-sdk-s3, rusty-s3 and a floor: `cargo bench --bench signer`.
 //!
-//! The lower bound is the work that no signer can avoid: one SHA-256 of the same canonical request, one HMAC with the day's key,
+//! The floor is the work that no signer can avoid: one SHA-256 of the same canonical request, one HMAC with the day's key,
 //! and writing the same URL. After criterion's figures come the ratios, each the median of five alternating runs, in a table with
-//! their bounds and the baseline as that of `load`.
+//! their bounds and the baseline, like the table of the benchmark `load`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 #[allow(dead_code)]
@@ -72,7 +72,7 @@ const PART: PresignRequest<'_> = PresignRequest {
     query: &[("partNumber", "17"), ("uploadId", UPLOAD_ID)],
 };
 
-/// Lower bound: the work that no signer can avoid, with given inputs.
+/// The work that no signer can avoid, with given inputs.
 struct Floor {
     /// Canonical request.
     canonical: String,
@@ -160,14 +160,14 @@ impl Signers {
         }
     }
 
-    /// Returns the lower bound and Valet's signer.
+    /// Returns the floor and Valet's signer.
     fn floor_and_valet(&self, request: &'static PresignRequest<'static>) -> [Way<'_>; 2] {
         let floor = Floor::of(request, &self.valet.presign(request, self.at, TTL).unwrap().url);
         let valet = move || drop(black_box(self.valet.presign(black_box(request), self.at, TTL)));
         [("floor", Box::new(move || drop(black_box(floor.run())))), ("valet", Box::new(valet))]
     }
 
-    /// Returns the lower bound and Valet's signer for one of many URLs of a page, written into their buffer.
+    /// Returns the floor and Valet's signer for one of many URLs of a page, written into their buffer.
     fn floor_and_series(&self) -> [Way<'_>; 2] {
         let floor = Floor::of(&GET, &self.valet.presign(&GET, self.at, TTL).unwrap().url);
         let series = self.valet.series(&GET, self.at, TTL).unwrap();
@@ -181,7 +181,7 @@ impl Signers {
         [("floor", Box::new(move || drop(black_box(floor.run())))), ("valet", Box::new(push))]
     }
 
-    /// Returns all ways to make a URL: the lower bound, Valet, rusty-s3 and the SDK.
+    /// Returns all ways to make a URL: the floor, Valet, rusty-s3 and the SDK.
     fn ways<'a>(&'a self, request: &'static PresignRequest<'static>, rusty: impl Fn() + 'a, sdk: impl Fn() + 'a) -> Vec<Way<'a>> {
         let others: [Way<'a>; 2] = [("rusty-s3", Box::new(rusty)), ("aws-sdk-s3", Box::new(sdk))];
         self.floor_and_valet(request).into_iter().chain(others).collect()
@@ -235,7 +235,7 @@ impl Signers {
 }
 
 /// Measures the medians of alternating runs of the ways of [`Signers::ways`], which are in its order.
-fn measure(report: &mut Report, call: &str, most_floors: f64, ways: &[Way<'_>]) {
+fn measure(report: &mut Report, call: &str, max_ratio_to_floor: f64, ways: &[Way<'_>]) {
     let rounds: Vec<Vec<f64>> = (0..RUNS).map(|_| ways.iter().map(|(_, way)| nanoseconds(way)).collect()).collect();
     let median = |ratio: &dyn Fn(&Vec<f64>) -> f64| {
         let mut all: Vec<_> = rounds.iter().map(ratio).collect();
@@ -243,7 +243,7 @@ fn measure(report: &mut Report, call: &str, most_floors: f64, ways: &[Way<'_>]) 
         all[RUNS / 2]
     };
     println!("{call}: valet {:.0} ns; rusty-s3 {:.1} times valet's", median(&|run| run[1]), median(&|run| run[2] / run[1]));
-    report.ratio(&format!("presigned {call}, to its floor"), median(&|run| run[1] / run[0]), Bound::AtMost(most_floors));
+    report.ratio(&format!("presigned {call}, to its floor"), median(&|run| run[1] / run[0]), Bound::AtMost(max_ratio_to_floor));
     report.ratio(&format!("aws-sdk-s3's presigner, to Valet's: {call}"), median(&|run| run[3] / run[1]), Bound::AtLeast(20.0));
 }
 
@@ -269,8 +269,8 @@ fn main() {
     criterion.final_summary();
     println!("\nRatios, medians of {RUNS} alternating runs");
     let mut report = Report::default();
-    for (call, most_floors, ways) in &calls {
-        measure(&mut report, call, *most_floors, ways);
+    for (call, max_ratio_to_floor, ways) in &calls {
+        measure(&mut report, call, *max_ratio_to_floor, ways);
     }
     let rounds: Vec<_> = (0..RUNS).map(|_| signers.floor_and_series().map(|(_, way)| nanoseconds(&way))).collect();
     let mut ratios: Vec<_> = rounds.iter().map(|[floor, series]| series / floor).collect();

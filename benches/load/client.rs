@@ -101,7 +101,7 @@ pub struct Load {
 }
 
 /// Runs the `work` of each worker repeatedly, until the time is up or no work is left.
-pub async fn load<F, W>(workers: usize, time: Duration, work: F) -> Load
+pub async fn run_load<F, W>(workers: usize, time: Duration, work: F) -> Load
 where
     F: Fn(usize) -> W,
     W: AsyncWork,
@@ -176,7 +176,7 @@ impl<N: FnMut() -> Option<Arc<[u8]>> + Send + 'static> AsyncWork for Requests<N>
 /// Repeats the same request on each of `connections`.
 pub async fn repeat(address: SocketAddr, connections: usize, time: Duration, request: Vec<u8>) -> Load {
     let request: Arc<[u8]> = request.into();
-    load(connections, time, |_| {
+    run_load(connections, time, |_| {
         let request = request.clone();
         Requests::new(address, OK, move || Some(request.clone()))
     })
@@ -187,7 +187,7 @@ pub async fn repeat(address: SocketAddr, connections: usize, time: Duration, req
 pub async fn send_each(address: SocketAddr, connections: usize, expected_status: u16, requests: Vec<Vec<u8>>) -> Load {
     let requests: Arc<[Arc<[u8]>]> = requests.into_iter().map(Arc::from).collect();
     let next = Arc::new(AtomicUsize::new(0));
-    load(connections, SEND_EACH_DEADLINE, |_| {
+    run_load(connections, SEND_EACH_DEADLINE, |_| {
         let (requests, next) = (requests.clone(), next.clone());
         Requests::new(address, expected_status, move || requests.get(next.fetch_add(1, Ordering::Relaxed)).cloned())
     })

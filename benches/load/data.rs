@@ -1,4 +1,4 @@
-//! Users and images of the benchmarks.
+//! Users and images of the benchmarks, and the driver's work alone, with which the server's is compared.
 
 use std::net::SocketAddr;
 
@@ -42,9 +42,9 @@ impl User {
     pub async fn sign_up_at_express(server: &Server) -> Self {
         let email = "ada@example.com".to_owned();
         let body = json!({ "email": email, "password": PASSWORD });
-        let mut peer = Connection::open(server.address).await;
-        let id = text(&peer.expect(&request("POST", "/api/auth/signup", None, Some(&body)), 201).await["id"]);
-        let token = text(&peer.expect(&request("POST", "/api/auth/login", None, Some(&body)), 200).await["token"]);
+        let mut api = Connection::open(server.address).await;
+        let id = text(&api.expect(&request("POST", "/api/auth/signup", None, Some(&body)), 201).await["id"]);
+        let token = text(&api.expect(&request("POST", "/api/auth/login", None, Some(&body)), 200).await["token"]);
         Self { id, token, email }
     }
 
@@ -98,8 +98,8 @@ pub async fn fill(images: &Collection<Document>, user: &str, count: i64) {
         "contentType": "image/jpeg", "size": 4_194_304_i64 + n, "kind": "single", "sha256": sha256, "etag": "\"d41d8cd98f00b204e9800998ecf8427e\"",
         "width": 4032_i64, "height": 3024_i64, "createdAt": at, "uploadedAt": at, "expiresAt": at, "urlsDieAt": at }
     };
-    for start in (0..count).step_by(10_000) {
-        images.insert_many((start..count.min(start + 10_000)).map(image)).ordered(false).await.unwrap();
+    for first in (0..count).step_by(10_000) {
+        images.insert_many((first..count.min(first + 10_000)).map(image)).ordered(false).await.unwrap();
     }
 }
 

@@ -70,15 +70,15 @@ pub async fn measure(report: &mut Report) {
     let (mut without, mut with_few, mut with_many) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..STARTS {
         fill(&database, &users, 0).await;
-        without.push(start(&dependencies, &ada).await);
+        without.push(measure_start(&dependencies, &ada).await);
         fill(&database, &users, FEW).await;
-        with_few.push(start(&dependencies, &ada).await);
+        with_few.push(measure_start(&dependencies, &ada).await);
     }
     let began = Instant::now();
     fill(&database, &users, many).await;
     println!("{many} due images made in {:.0} s", began.elapsed().as_secs_f64());
     for _ in 0..STARTS {
-        with_many.push(start(&dependencies, &ada).await);
+        with_many.push(measure_start(&dependencies, &ada).await);
     }
     show("no due images", &without);
     show(&format!("{FEW} due images"), &with_few);
@@ -116,7 +116,7 @@ fn show(what: &str, starts: &[Start]) {
 }
 
 /// Starts a server, which sweeps at once, and measures it while one connection reads pages.
-async fn start(dependencies: &Dependencies, ada: &User) -> Start {
+async fn measure_start(dependencies: &Dependencies, ada: &User) -> Start {
     let admin_address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let valet = Server::valet_with(dependencies, [("ADMIN_BIND", admin_address.to_string())]).await;
     let (began, before) = (Instant::now(), metric(admin_address, EXPIRED).await);
@@ -150,8 +150,8 @@ async fn fill(database: &Database, users: &[String], count: usize) {
         "contentType": "image/png", "size": BYTES, "kind": "single", "sha256": sha256, "createdAt": declared, "expiresAt": expired,
         "urlsDieAt": expired, "reservation": { "bytes": BYTES, "place": "pending", "due": expired }, "due": expired }
     };
-    for start in (0..count).step_by(INSERTION) {
-        images.insert_many((start..count.min(start + INSERTION)).map(image)).ordered(false).await.unwrap();
+    for first in (0..count).step_by(INSERTION) {
+        images.insert_many((first..count.min(first + INSERTION)).map(image)).ordered(false).await.unwrap();
     }
     let each = count.div_ceil(users.len()) as i64;
     let counts = doc! { "$set": { "pending": each, "usedBytes": each * BYTES, "opening": [], "settling": [] } };

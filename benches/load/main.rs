@@ -123,7 +123,7 @@ fn gallery(user: &User, limit: u32) -> Vec<u8> {
 async fn galleries(report: &mut Report, time: Duration, valet: &Server, ada: &User, driver: &mongodb::Client, peer: Peer<'_>) {
     let (mut by_driver, mut by_valet, mut by_express, mut p99_to_p50) = (vec![], vec![], vec![], vec![]);
     for _ in 0..RUNS {
-        by_driver.push(load(CONNECTIONS, time, |_| DriverGalleryRead::new(driver, &ada.id)).await);
+        by_driver.push(run_load(CONNECTIONS, time, |_| DriverGalleryRead::new(driver, &ada.id)).await);
         let page = repeat(valet.address, CONNECTIONS, time, gallery(ada, 50)).await;
         p99_to_p50.push(page.p99 / page.p50);
         by_valet.push(page);
@@ -180,10 +180,10 @@ async fn upload_openings(report: &mut Report, time: Duration, valet: &Server, dr
     let (mut by_driver, mut by_valet, mut by_express) = (vec![], vec![], vec![]);
     let mut cpu = None;
     for _ in 0..RUNS {
-        by_driver.push(load(CONNECTIONS, time, |worker| DriverUploadWrite::new(driver, &users, worker)).await);
+        by_driver.push(run_load(CONNECTIONS, time, |worker| DriverUploadWrite::new(driver, &users, worker)).await);
         data::delete_open_uploads(&database).await;
         let before = valet.cpu();
-        let opened = load(CONNECTIONS, time, |worker| {
+        let opened = run_load(CONNECTIONS, time, |worker| {
             let (users, mut turn) = (users.clone(), worker);
             Requests::new(valet.address, CREATED, move || {
                 turn += 1;
@@ -200,7 +200,7 @@ async fn upload_openings(report: &mut Report, time: Duration, valet: &Server, dr
             let body = declaration(b"x");
             let request: Arc<[u8]> = eve.request("POST", "/api/images/presign", Some(&body)).into();
             by_express.push(
-                load(CONNECTIONS, time, |_| {
+                run_load(CONNECTIONS, time, |_| {
                     let request = request.clone();
                     Requests::new(server.address, CREATED, move || Some(request.clone()))
                 })

@@ -20,8 +20,10 @@ use valet::{
 
 use super::client::{Connection, request};
 
-/// Key id and secret of the local S3.
-const KEYS: (&str, &str) = ("bench-key", "bench-secret");
+/// Key id of the local S3.
+const ACCESS_KEY: &str = "bench-key";
+/// Secret key of the local S3.
+const SECRET_KEY: &str = "bench-secret";
 pub const BUCKET: &str = "bench";
 pub const DATABASE: &str = "bench";
 
@@ -42,8 +44,8 @@ impl Dependencies {
         let mongod = Mongod::start(options).await.unwrap();
         let options = LocalS3Options {
             root: root.join("s3"),
-            access_key: KEYS.0.to_owned(),
-            secret_key: KEYS.1.into(),
+            access_key: ACCESS_KEY.to_owned(),
+            secret_key: SECRET_KEY.into(),
             region: "us-east-1".to_owned(),
             cors: CorsOrigins::default(),
         };
@@ -71,8 +73,8 @@ impl Dependencies {
             ("S3_ENDPOINT", format!("http://{}", self.s3)),
             ("S3_FORCE_PATH_STYLE", "true".to_owned()),
             ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ACCESS_KEY_ID", KEYS.0.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", KEYS.1.to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
             ("JWT_SECRET", "bench-secret-0123456789-abcdefghij".to_owned()),
             ("RATE_LIMIT", "off".to_owned()),
             ("UPLOAD_MAX_PENDING", "10000".to_owned()),
@@ -87,8 +89,8 @@ impl Dependencies {
         let mut config =
             Config::read(&|name| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())).unwrap();
         config.s3.credentials = Some(valet::signer::Credentials {
-            access_key_id: KEYS.0.to_owned(),
-            secret_access_key: KEYS.1.into(),
+            access_key_id: ACCESS_KEY.to_owned(),
+            secret_access_key: SECRET_KEY.into(),
             session_token: None,
             expires_at: None,
         });

@@ -29,7 +29,7 @@ const CONFIRMS: usize = 20;
 const SWEPT: usize = 400;
 
 /// Starts a proxy that delays responses by [`DELAY`]; returns its address.
-pub async fn delayed(s3: SocketAddr) -> SocketAddr {
+pub async fn start_delaying_proxy(s3: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -73,31 +73,31 @@ async fn relay(client: TcpStream, s3: SocketAddr) -> std::io::Result<()> {
 /// Measures confirms and sweeps, in a database that contains no other uploads.
 pub async fn measure(report: &mut Report) {
     let dependencies = Dependencies::start().await;
-    let proxy = delayed(dependencies.s3).await;
+    let proxy = start_delaying_proxy(dependencies.s3).await;
     // Clients reach the store directly.
     let store = [("S3_ENDPOINT", format!("http://{proxy}")), ("S3_PUBLIC_ENDPOINT", format!("http://{}", dependencies.s3))];
     let slow = Server::valet_with(&dependencies, store).await;
-    confirms(report, &dependencies, &slow).await;
-    sweep(report, &dependencies, &slow, proxy).await;
+    measure_confirms(report, &dependencies, &slow).await;
+    measure_sweep(report, &dependencies, &slow, proxy).await;
     drop(slow);
     dependencies.stop().await;
 }
 
 /// Measures the time by which a confirm with the slow store exceeds one with the fast store, as multiples of [`DELAY`].
-async fn confirms(report: &mut Report, dependencies: &Dependencies, slow: &Server) {
+async fn measure_confirms(report: &mut Report, dependencies: &Dependencies, slow: &Server) {
     let fast = Server::valet(dependencies).await;
-    let (mut at_once, mut delayed) = (Vec::new(), Vec::new());
+    let (mut fast_times, mut slow_times) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
-        at_once.push(confirm(&fast, dependencies.s3).await);
-        delayed.push(confirm(slow, dependencies.s3).await);
+        fast_times.push(mean_confirm_time(&fast, dependencies.s3).await);
+        slow_times.push(mean_confirm_time(slow, dependencies.s3).await);
     }
-    let beyond = median(at_once.iter().zip(&delayed).map(|(fast, slow)| slow - fast).collect());
-    println!("confirm: {:.1} ms, with a store that answers after 30 ms {:.1} ms more", median(at_once) * 1e3, beyond * 1e3);
-    report.ratio("a confirm's wait for a slow store, to the store's delay", beyond / DELAY.as_secs_f64(), Bound::AtMost(1.17));
+    let excess = median(fast_times.iter().zip(&slow_times).map(|(fast, slow)| slow - fast).collect());
+    println!("confirm: {:.1} ms, with a store that answers after 30 ms {:.1} ms more", median(fast_times) * 1e3, excess * 1e3);
+    report.ratio("a confirm's wait for a slow store, to the store's delay", excess / DELAY.as_secs_f64(), Bound::AtMost(1.17));
 }
 
 /// Measures the number of images that a sweep confirms in a second.
-async fn sweep(report: &mut Report, dependencies: &Dependencies, slow: &Server, proxy: SocketAddr) {
+async fn measure_sweep(report: &mut Report, dependencies: &Dependencies, slow: &Server, proxy: SocketAddr) {
     let user = User::sign_up(slow.address).await;
     batch::uploaded(slow, dependencies.s3, &user, SWEPT).await;
     let mut config = dependencies.config();
@@ -106,14 +106,14 @@ async fn sweep(report: &mut Report, dependencies: &Dependencies, slow: &Server, 
     // Every upload is due, so that the sweeper looks for its object.
     let later = OffsetDateTime::now_utc() + Duration::from_secs(2 * 24 * 60 * 60);
     let began = Instant::now();
-    while app.valet.sweeper.sweep_once(later).await.unwrap().1 {}
+    while app.valet.sweeper.sweep_once(later).await.unwrap().may_have_more {}
     let rate = SWEPT as f64 / began.elapsed().as_secs_f64();
     println!("swept: {rate:.0} images a second");
     report.ratio("images swept in 30 ms, the delay of one S3 response", rate * DELAY.as_secs_f64(), Bound::AtLeast(4.5));
 }
 
 /// Returns the mean time of a confirm in seconds.
-async fn confirm(valet: &Server, s3: SocketAddr) -> f64 {
+async fn mean_confirm_time(valet: &Server, s3: SocketAddr) -> f64 {
     let user = User::sign_up(valet.address).await;
     let ids = batch::uploaded(valet, s3, &user, CONFIRMS).await;
     let mut api = Connection::open(valet.address).await;

@@ -12,7 +12,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::{
     CONNECTIONS, batch,
-    client::{AsyncWork, Connection, Load, load},
+    client::{AsyncWork, Connection, Load, run_load},
     data::{self, User},
     gallery, median,
     metrics::metric,
@@ -31,7 +31,7 @@ const UPLOAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Measurements of an interval, which are compared with those of others.
 struct Interval {
-    requests: Load,
+    load: Load,
     resources: Resources,
 }
 
@@ -93,9 +93,9 @@ impl AsyncWork for Paced {
 
 /// Runs the load of pages of 50 images, pages of one image, and the user's account, from [`CONNECTIONS`] connections, each with a
 /// `pause` from one request to the next.
-async fn requests_for(time: Duration, address: SocketAddr, requests: &Arc<[Vec<u8>]>, pause: Duration) -> Load {
+async fn run_requests_for(time: Duration, address: SocketAddr, requests: &Arc<[Vec<u8>]>, pause: Duration) -> Load {
     let began = Instant::now();
-    load(CONNECTIONS, time, |worker| Paced {
+    run_load(CONNECTIONS, time, |worker| Paced {
         address,
         connection: None,
         requests: requests.clone(),
@@ -107,7 +107,7 @@ async fn requests_for(time: Duration, address: SocketAddr, requests: &Arc<[Vec<u
 }
 
 /// Uploads, confirms and deletes an image, again and again, for this time.
-async fn uploads_for(time: Duration, valet: &Server, s3: SocketAddr, user: &User) {
+async fn upload_for(time: Duration, valet: &Server, s3: SocketAddr, user: &User) {
     let began = Instant::now();
     while began.elapsed() < time {
         let ids = batch::uploaded(valet, s3, user, 1).await;
@@ -131,7 +131,7 @@ pub async fn measure(report: &mut Report) {
     let driver = data::driver(&dependencies.mongod.uri()).await;
     data::fill(&driver.database(DATABASE).collection("images"), &ada.id, data::IMAGES).await;
     let requests: Arc<[_]> = [gallery(&ada, 50), gallery(&ada, 1), ada.request("GET", "/api/auth/me", None)].into();
-    let full = requests_for(FULL_RATE_TIME, valet.address, &requests, Duration::ZERO).await.rate;
+    let full = run_requests_for(FULL_RATE_TIME, valet.address, &requests, Duration::ZERO).await.rate;
     let pause = Duration::from_secs_f64(CONNECTIONS as f64 / (full / 2.0));
     println!("soak: {:.0} s at {:.0} requests a second, half of {full:.0}", seconds, full / 2.0);
     let mut intervals = Vec::new();
@@ -140,16 +140,16 @@ pub async fn measure(report: &mut Report) {
             sleep(time.mul_f64(SAMPLE_AT)).await;
             Resources::of(&valet, admin_address).await
         };
-        let (requests, resources, ()) = tokio::join!(
-            requests_for(time, valet.address, &requests, pause),
+        let (load, resources, ()) = tokio::join!(
+            run_requests_for(time, valet.address, &requests, pause),
             sample,
-            uploads_for(time, &valet, dependencies.s3, &uploader)
+            upload_for(time, &valet, dependencies.s3, &uploader)
         );
         println!(
             "{:5.0}/s  p50 {:5.2} ms  p99 {:6.2} ms  {:5.1} MiB  {:.0} tasks  {:.0} connections, {:.0} to MongoDB",
-            requests.rate, requests.p50, requests.p99, resources.memory, resources.tasks, resources.connections, resources.pool
+            load.rate, load.p50, load.p99, resources.memory, resources.tasks, resources.connections, resources.pool
         );
-        intervals.push(Interval { requests, resources });
+        intervals.push(Interval { load, resources });
     }
     judge(report, &intervals);
     drop(valet);
@@ -168,8 +168,8 @@ fn judge(report: &mut Report, intervals: &[Interval]) {
     compare("tasks", |interval| interval.resources.tasks, Bound::AtMost(1.05));
     compare("connections", |interval| interval.resources.connections, Bound::AtMost(1.05));
     compare("connections to MongoDB", |interval| interval.resources.pool, Bound::AtMost(1.05));
-    compare("p50", |interval| interval.requests.p50, Bound::AtMost(1.2));
-    compare("p99", |interval| interval.requests.p99, Bound::AtMost(1.5));
+    compare("p50", |interval| interval.load.p50, Bound::AtMost(1.2));
+    compare("p99", |interval| interval.load.p99, Bound::AtMost(1.5));
     // Requests that are late are not sent, so slow responses also lower the rate.
-    compare("rate", |interval| interval.requests.rate, Bound::AtLeast(0.95));
+    compare("rate", |interval| interval.load.rate, Bound::AtLeast(0.95));
 }

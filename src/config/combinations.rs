@@ -129,13 +129,12 @@ impl Reader<'_> {
         self.no_effect_if(uploads.url_ttl > shortest, "UPLOAD_URL_TTL", "beyond UPLOAD_TTL and MULTIPART_TTL: shorten it");
         let is_below = uploads.multipart_max_bytes < uploads.max_bytes;
         self.no_effect_if(is_below, "MULTIPART_MAX_BYTES", "below UPLOAD_MAX_BYTES, the limit of a single PUT");
-        let is_alone = self.is_set("USER_QUOTA_BYTES");
-        let does_not_fit = is_alone && uploads.max_bytes > uploads.quota_bytes;
+        let is_quota_set = self.is_set("USER_QUOTA_BYTES");
+        let does_not_fit = is_quota_set && uploads.max_bytes > uploads.quota_bytes;
         self.no_effect_if(does_not_fit, "UPLOAD_MAX_BYTES", "beyond USER_QUOTA_BYTES: no such file would fit");
-        let never_fits = is_alone && uploads.multipart_max_bytes > uploads.quota_bytes;
+        let never_fits = is_quota_set && uploads.multipart_max_bytes > uploads.quota_bytes;
         self.no_effect_if(never_fits, "MULTIPART_MAX_BYTES", "beyond USER_QUOTA_BYTES: no such file would fit");
-        let is_set = self.is_set("MAX_CONNECTIONS");
-        let too_many = is_set && load.max_requests > load.max_connections;
+        let too_many = self.is_set("MAX_CONNECTIONS") && load.max_requests > load.max_connections;
         self.no_effect_if(too_many, "MAX_REQUESTS", "beyond MAX_CONNECTIONS: each connection has one request at a time");
         let too_many = self.is_set("MAX_EVENT_STREAMS") && load.max_event_streams >= load.max_connections;
         self.no_effect_if(
@@ -172,8 +171,8 @@ impl Reader<'_> {
             }
         }
         for name in ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"] {
-            let is_alone = !self.is_set("S3_ENDPOINT");
-            self.no_effect_if(is_alone, name, "here: set S3_ENDPOINT instead, which also applies to presigned URLs");
+            let is_endpoint_unset = !self.is_set("S3_ENDPOINT");
+            self.no_effect_if(is_endpoint_unset, name, "here: set S3_ENDPOINT instead, which also applies to presigned URLs");
         }
     }
 
@@ -183,16 +182,16 @@ impl Reader<'_> {
         let current = tokens.secret.expose_secret();
         let previous: Vec<_> = tokens.previous.iter().map(ExposeSecret::expose_secret).collect();
         let is_repeated = |index: usize| previous[..index].contains(&previous[index]);
-        let has_useless = (0..previous.len()).any(|index| previous[index] == current || is_repeated(index));
-        if has_useless {
+        let has_useless_secret = (0..previous.len()).any(|index| previous[index] == current || is_repeated(index));
+        if has_useless_secret {
             self.report_invalid("JWT_PREVIOUS_SECRETS", "secrets other than JWT_SECRET, each once");
         }
-        let of_webhooks = config.webhooks.as_ref().map(|webhooks| webhooks.secret.expose_secret());
-        if of_webhooks.is_some_and(|secret| secret == current || previous.contains(&secret)) {
+        let webhook_secret = config.webhooks.as_ref().map(|webhooks| webhooks.secret.expose_secret());
+        if webhook_secret.is_some_and(|secret| secret == current || previous.contains(&secret)) {
             self.report_invalid("WEBHOOK_SECRET", "another secret than JWT_SECRET and JWT_PREVIOUS_SECRETS");
         }
-        let of_hook = config.store_events.hook.as_ref().map(|hook| hook.token.expose_secret());
-        if of_hook.is_some_and(|token| token == current || previous.contains(&token) || of_webhooks == Some(token)) {
+        let hook_token = config.store_events.hook.as_ref().map(|hook| hook.token.expose_secret());
+        if hook_token.is_some_and(|token| token == current || previous.contains(&token) || webhook_secret == Some(token)) {
             self.report_invalid("S3_HOOK_TOKEN", "another secret than JWT_SECRET, JWT_PREVIOUS_SECRETS and WEBHOOK_SECRET");
         }
     }

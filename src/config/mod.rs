@@ -297,13 +297,13 @@ mod tests {
     #[test]
     fn an_identity_provider_is_given_whole_or_not_at_all() {
         let required = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
-        let with = |more: &[(&str, &str)]| read(&[&required, more].concat());
+        let read_with = |more: &[(&str, &str)]| read(&[&required, more].concat());
         let (issuer, audience) = (("OIDC_ISSUER", "https://id.example/"), ("OIDC_AUDIENCE", "web, ios"));
-        let accounts = with(&[issuer, audience, ("LOCAL_ACCOUNTS", "off")]).unwrap().accounts;
+        let accounts = read_with(&[issuer, audience, ("LOCAL_ACCOUNTS", "off")]).unwrap().accounts;
         let provider = accounts.provider.unwrap();
         assert_eq!((accounts.local, provider.issuer.as_str()), (false, "https://id.example/"), "with its slash");
         assert_eq!(provider.audiences, ["web", "ios"]);
-        assert!(with(&[]).unwrap().accounts.local);
+        assert!(read_with(&[]).unwrap().accounts.local);
         for (more, named) in [
             (vec![issuer], "OIDC_AUDIENCE"),
             (vec![audience], "OIDC_ISSUER"),
@@ -311,7 +311,7 @@ mod tests {
             (vec![("LOCAL_ACCOUNTS", "maybe")], "LOCAL_ACCOUNTS"),
             (vec![issuer, audience, ("LOCAL_ACCOUNTS", "off"), ("SIGNUP", "on")], "SIGNUP"),
         ] {
-            assert!(with(&more).unwrap_err().to_string().contains(named), "{more:?}");
+            assert!(read_with(&more).unwrap_err().to_string().contains(named), "{more:?}");
         }
     }
 

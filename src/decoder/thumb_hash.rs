@@ -16,9 +16,9 @@ struct Frequencies {
 /// Returns the hash of an image of at most 100 by 100 pixels, with three bytes for each pixel.
 #[must_use]
 pub fn thumb_hash(width: u32, height: u32, rgb: &[u8]) -> Vec<u8> {
-    let channel = |of: fn([f64; 3]) -> f64| -> Vec<f64> {
+    let channel = |mix: fn([f64; 3]) -> f64| -> Vec<f64> {
         let pixels = rgb.as_chunks::<3>().0.iter();
-        pixels.map(|pixel| of(pixel.map(|value| f64::from(value) * (1.0 / 255.0)))).collect()
+        pixels.map(|pixel| mix(pixel.map(|value| f64::from(value) * (1.0 / 255.0)))).collect()
     };
     let luminance = channel(|[red, green, blue]| (red + green + blue) / 3.0);
     let yellow_blue = channel(|[red, green, blue]| f64::midpoint(red, green) - blue);

@@ -135,9 +135,9 @@ fn t1_t3_no_other_token_passes() {
         refused(&header, &good, SECRET);
     }
     for claim in ["sub", "sid", "iss", "aud", "iat", "exp", "jti"] {
-        let mut without = good.clone();
-        without.as_object_mut().unwrap().remove(claim);
-        refused(&header(), &without, SECRET);
+        let mut incomplete = good.clone();
+        incomplete.as_object_mut().unwrap().remove(claim);
+        refused(&header(), &incomplete, SECRET);
         for value in [Value::Null, json!({}), json!([]), json!(true), json!("other"), json!(1.5)] {
             let mut wrong = good.clone();
             if claim == "jti" && value == json!("other") {

@@ -196,7 +196,7 @@ impl Sample {
         for prefix in ["u/", "in/"] {
             let (mut next, mut seen) = (None, 0);
             loop {
-                let page = objects.list_page(prefix, next).await?;
+                let page = objects.object_page(prefix, next).await?;
                 seen += page.objects.len();
                 let before = images.len();
                 images.extend(page.objects.iter().filter_map(|object| Some(object.key.owner()?.image)).take(MAX_SAMPLED_OBJECTS));

@@ -72,9 +72,9 @@ impl HashPool {
     /// # Errors
     /// [`Overloaded`] at once if the holder's network or user has used up its share of the queue.
     pub fn acquire(&self, holder: RequestOrigin) -> Result<HashPermit, Overloaded> {
-        let of_site = self.sites.take(holder.site, 1).ok_or_else(refused)?;
-        let of_user = holder.user.map(|user| self.users.take(user, 1).ok_or_else(refused)).transpose()?;
-        Ok(HashPermit(Arc::new(Held { holder, _of_site: of_site, _of_user: of_user })))
+        let site_permit = self.sites.take(holder.site, 1).ok_or_else(refused)?;
+        let user_permit = holder.user.map(|user| self.users.take(user, 1).ok_or_else(refused)).transpose()?;
+        Ok(HashPermit(Arc::new(Held { holder, _of_site: site_permit, _of_user: user_permit })))
     }
 
     /// Runs the work as soon as a thread is free for it. Started work runs to its end: a client that disconnects cancels the

@@ -7,7 +7,7 @@ use poem::{
 };
 
 /// Returns whether `If-None-Match` has this tag (RFC 9110 section 13.1.2: compared weakly).
-pub fn matches(if_none_match: &str, etag: &str) -> bool {
+pub fn is_tag_listed(if_none_match: &str, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     if_none_match.trim() == "*" || if_none_match.split(',').any(|tag| opaque(tag) == opaque(etag))
 }
@@ -22,7 +22,7 @@ pub fn file_response(
 ) -> Response {
     let response = response.header(header::ETAG, etag);
     let known = request.headers().get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
-    if known.is_some_and(|tags| matches(tags, etag)) {
+    if known.is_some_and(|tags| is_tag_listed(tags, etag)) {
         return response.status(StatusCode::NOT_MODIFIED).finish();
     }
     response.content_type(content_type).body(poem::Body::from_bytes(content))
@@ -30,15 +30,15 @@ pub fn file_response(
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::is_tag_listed;
 
     #[test]
     fn tags_are_compared_weakly() {
         for given in ["W/\"a\"", "\"a\"", "*", "\"b\", W/\"a\"", " \"b\",\"a\" "] {
-            assert!(matches(given, "W/\"a\""), "{given}");
+            assert!(is_tag_listed(given, "W/\"a\""), "{given}");
         }
         for given in ["", "a", "W/\"b\"", "\"A\"", "\"a"] {
-            assert!(!matches(given, "W/\"a\""), "{given}");
+            assert!(!is_tag_listed(given, "W/\"a\""), "{given}");
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use super::{admin_users, auth, batch, body, gallery, multipart, problem::Problem, sessions, uploads, uppy::dto};
 pub use super::{
     body::is_json,
-    entity_tags::matches,
+    entity_tags::is_tag_listed,
     middleware::compression::accepts_gzip,
     pagination::{Listing, encode_cursor, parse_cursor},
 };

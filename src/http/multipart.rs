@@ -252,14 +252,14 @@ impl MultipartApi {
             taken_at: body.taken_at.as_deref(),
             key: key.as_ref(),
         };
-        let (image, multipart, is_new) = app.valet.multipart.open(caller.user, &declared, OffsetDateTime::now_utc()).await?;
+        let opened = app.valet.multipart.open(caller.user, &declared, OffsetDateTime::now_utc()).await?;
         let ticket = Json(MultipartTicket {
-            id: image.id.to_string(),
-            part_size: multipart.part_size(),
-            part_count: multipart.part_count(),
-            expires_at: whole_seconds(image.expires_at),
+            id: opened.image.id.to_string(),
+            part_size: opened.layout.part_size(),
+            part_count: opened.layout.part_count(),
+            expires_at: whole_seconds(opened.image.expires_at),
         });
-        Ok(if is_new { MultipartResponse::Opened(ticket) } else { MultipartResponse::Known(ticket) })
+        Ok(if opened.is_new { MultipartResponse::Opened(ticket) } else { MultipartResponse::Known(ticket) })
     }
 
     /// Get URLs for parts

@@ -92,31 +92,32 @@ fn decoded(body: &Value) -> Vec<EventRecord> {
     decode_notification(body.to_string().as_bytes(), BUCKET)
 }
 
-/// Returns the upload's key of each written object and whether the object is the preview; of an ignored record the reason, and
-/// `false`.
-fn keys(records: &[EventRecord]) -> Vec<(String, bool)> {
-    let written = records.iter().map(|record| match record {
-        EventRecord::Written(object) => (object.upload_key.to_string(), object.is_preview),
-        EventRecord::Ignored(why) => (why.as_str().to_owned(), false),
-    });
-    written.collect()
+/// Returns a text for each record: the upload's key of a written object, with ` (preview)` behind it if the object is the preview;
+/// the reason of an ignored record.
+fn summaries(records: &[EventRecord]) -> Vec<String> {
+    let summary = |record: &EventRecord| match record {
+        EventRecord::Written(object) if object.is_preview => format!("{} (preview)", object.upload_key),
+        EventRecord::Written(object) => object.upload_key.to_string(),
+        EventRecord::Ignored(why) => why.as_str().to_owned(),
+    };
+    records.iter().map(summary).collect()
 }
 
 #[test]
 fn every_form_of_notification_names_the_written_object() {
-    let mut of_minio = records(&[record("s3:ObjectCreated:Put", BUCKET, &escaped(&key()))]);
-    of_minio["EventName"] = "s3:ObjectCreated:Put".into();
-    of_minio["Key"] = format!("{BUCKET}/{}", key()).into();
-    let mut of_rgw = record("ObjectCreated:Put", BUCKET, &key());
-    of_rgw["eventSource"] = "ceph:s3".into();
-    of_rgw["opaqueData"] = "photos".into();
+    let mut minio_notification = records(&[record("s3:ObjectCreated:Put", BUCKET, &escaped(&key()))]);
+    minio_notification["EventName"] = "s3:ObjectCreated:Put".into();
+    minio_notification["Key"] = format!("{BUCKET}/{}", key()).into();
+    let mut rgw_record = record("ObjectCreated:Put", BUCKET, &key());
+    rgw_record["eventSource"] = "ceph:s3".into();
+    rgw_record["opaqueData"] = "photos".into();
     let put = record("ObjectCreated:Put", BUCKET, &key());
     for (name, body) in [
         ("S3", records(std::slice::from_ref(&put))),
         ("S3, completed", records(&[record("ObjectCreated:CompleteMultipartUpload", BUCKET, &key())])),
         ("S3, form", records(&[record("ObjectCreated:Post", BUCKET, &key())])),
-        ("MinIO", of_minio),
-        ("RGW", records(&[of_rgw])),
+        ("MinIO", minio_notification),
+        ("RGW", records(&[rgw_record])),
         ("SNS", sns(&records(std::slice::from_ref(&put)))),
         ("EventBridge", event_bridge("Object Created", BUCKET, &key())),
         ("EventBridge through SNS", sns(&event_bridge("Object Created", BUCKET, &key()))),
@@ -126,7 +127,7 @@ fn every_form_of_notification_names_the_written_object() {
         ("CloudEvents of one record", cloud_event(&put)),
         ("a record alone", put.clone()),
     ] {
-        assert_eq!(keys(&decoded(&body)), [(key(), false)], "{name}");
+        assert_eq!(summaries(&decoded(&body)), [key()], "{name}");
     }
     let expected = WrittenObject {
         owner: owner(),
@@ -141,44 +142,48 @@ fn every_form_of_notification_names_the_written_object() {
 fn every_key_to_which_clients_upload_is_known_and_no_other() {
     let (incoming, preview) = (format!("in/{USER}/{IMAGE}"), format!("{}-preview", key()));
     for (text, wanted) in [
-        (key(), (key(), false)),
-        (preview, (key(), true)),
-        (incoming.clone(), (incoming.clone(), false)),
-        (format!("{incoming}-preview"), (incoming, true)),
+        (key(), key()),
+        (preview, format!("{} (preview)", key())),
+        (incoming.clone(), incoming.clone()),
+        (format!("{incoming}-preview"), format!("{incoming} (preview)")),
         // A copy is made by Valet.
-        (format!("{}-{}", key(), "0123456789ab4def8123456789abcdef"), ("other_key".to_owned(), false)),
-        ("valet/deployment".to_owned(), ("other_key".to_owned(), false)),
-        (format!("u/../{}", key()), ("other_key".to_owned(), false)),
-        (format!("/{}", key()), ("other_key".to_owned(), false)),
-        (String::new(), ("other_key".to_owned(), false)),
-        ("x".repeat(4000), ("other_key".to_owned(), false)),
+        (format!("{}-{}", key(), "0123456789ab4def8123456789abcdef"), "other_key".to_owned()),
+        ("valet/deployment".to_owned(), "other_key".to_owned()),
+        (format!("u/../{}", key()), "other_key".to_owned()),
+        (format!("/{}", key()), "other_key".to_owned()),
+        (String::new(), "other_key".to_owned()),
+        ("x".repeat(4000), "other_key".to_owned()),
     ] {
         let wanted = [wanted];
-        assert_eq!(keys(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, &text)]))), wanted, "{text}");
-        assert_eq!(keys(&decoded(&event_bridge("Object Created", BUCKET, &text))), wanted, "{text}");
+        assert_eq!(summaries(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, &text)]))), wanted, "{text}");
+        assert_eq!(summaries(&decoded(&event_bridge("Object Created", BUCKET, &text))), wanted, "{text}");
     }
 }
 
 #[test]
 fn keys_are_decoded_as_their_form_encodes_them() {
-    let of_record = |key: &str| keys(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, key)])));
+    let summaries_of_record = |key: &str| summaries(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, key)])));
     let all_escaped: String = key().bytes().map(|byte| format!("%{byte:02x}")).collect();
-    assert_eq!(of_record(&all_escaped), [(key(), false)]);
+    assert_eq!(summaries_of_record(&all_escaped), [key()]);
     for text in
         [format!("{}+", key()), format!("{}%20", key()), format!("{}%", key()), format!("{}%4", key()), format!("%ff{}", key())]
     {
-        assert_eq!(of_record(&text), [("other_key".to_owned(), false)], "{text}");
+        assert_eq!(summaries_of_record(&text), ["other_key".to_owned()], "{text}");
     }
-    let other = [("other_key".to_owned(), false)];
-    assert_eq!(keys(&decoded(&event_bridge("Object Created", BUCKET, &escaped(&key())))), other, "EventBridge does not encode");
-    assert_eq!(keys(&decoded(&r2("PutObject", BUCKET, &escaped(&key())))), other, "nor does R2");
+    let other = ["other_key".to_owned()];
+    assert_eq!(
+        summaries(&decoded(&event_bridge("Object Created", BUCKET, &escaped(&key())))),
+        other,
+        "EventBridge does not encode"
+    );
+    assert_eq!(summaries(&decoded(&r2("PutObject", BUCKET, &escaped(&key())))), other, "nor does R2");
 }
 
 #[test]
 fn records_that_name_no_upload_are_ignored_with_a_reason() {
     use IgnoredRecord::{Malformed, OtherBucket, OtherEvent, Test};
     let put = || record("ObjectCreated:Put", BUCKET, &key());
-    let without = |pointer: &str| {
+    let records_without = |pointer: &str| {
         let mut record = put();
         *record.pointer_mut(pointer).unwrap() = Value::Null;
         records(&[record])
@@ -198,10 +203,10 @@ fn records_that_name_no_upload_are_ignored_with_a_reason() {
         (records(&[record("ObjectCreated:Put", "photos2", &key())]), OtherBucket),
         (event_bridge("Object Created", "", &key()), OtherBucket),
         (r2("PutObject", "Photos", &key()), OtherBucket),
-        (without("/eventName"), Malformed),
-        (without("/s3"), Malformed),
-        (without("/s3/bucket/name"), Malformed),
-        (without("/s3/object/key"), Malformed),
+        (records_without("/eventName"), Malformed),
+        (records_without("/s3"), Malformed),
+        (records_without("/s3/bucket/name"), Malformed),
+        (records_without("/s3/object/key"), Malformed),
         (records(&[]), Malformed),
         (four_envelopes, Malformed),
         (json!({ "Type": "Notification", "Message": "hello" }), Malformed),
@@ -221,8 +226,8 @@ fn records_that_name_no_upload_are_ignored_with_a_reason() {
 #[test]
 fn ignored_records_do_not_affect_the_others() {
     let mixed = [json!(7), record("ObjectCreated:Put", "other", &key()), record("ObjectCreated:Put", BUCKET, &key())];
-    let wanted = [("malformed".to_owned(), false), ("other_bucket".to_owned(), false), (key(), false)];
-    assert_eq!(keys(&decoded(&records(&mixed))), wanted);
+    let wanted = ["malformed".to_owned(), "other_bucket".to_owned(), key()];
+    assert_eq!(summaries(&decoded(&records(&mixed))), wanted);
 }
 
 #[test]
@@ -280,7 +285,7 @@ proptest! {
 
     #[test]
     fn no_key_panics(text in "\\PC{0,100}|[%+0-9a-f]{0,20}") {
-        let records = keys(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, &text)])));
-        prop_assert_eq!(records, [("other_key".to_owned(), false)]);
+        let records = summaries(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, &text)])));
+        prop_assert_eq!(records, ["other_key".to_owned()]);
     }
 }

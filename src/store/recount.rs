@@ -109,8 +109,8 @@ impl Store {
 /// counts them in the timeline in the same transaction. Returns the number of images, [`FILLED_AT_ONCE`] at most.
 async fn fill_sort_times(session: &mut ClientSession, database: &Database, user: UserId) -> mongodb::error::Result<usize> {
     let (users, images) = (database.collection::<Document>("users"), database.collection::<Document>("images"));
-    let without = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str(), "takenSort": null };
-    let mut filter = without.clone();
+    let without_sort_time = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str(), "takenSort": null };
+    let mut filter = without_sort_time.clone();
     filter.insert("createdAt", is_sort_time());
     let find = images.find(filter).projection(doc! { "createdAt": 1, "reservation": 1 });
     let mut found = find.limit(count(FILLED_AT_ONCE)).session(&mut *session).await?;
@@ -128,7 +128,7 @@ async fn fill_sort_times(session: &mut ClientSession, database: &Database, user:
         return Ok(0);
     }
     let filled = ids.len();
-    let mut filter = without;
+    let mut filter = without_sort_time;
     filter.insert("_id", doc! { "$in": ids });
     images.update_many(filter, vec![doc! { "$set": { "takenSort": "$createdAt" } }]).session(&mut *session).await?;
     let entries: Vec<_> = months.into_iter().map(|(month, images)| doc! { "month": month, "timeline": images }).collect();

@@ -254,8 +254,8 @@ impl Sessions {
         let mut unused = doc! { "user": user.to_string() };
         match found.get_datetime("lastUsedAt") {
             Ok(at) => {
-                let of_that_time = doc! { "lastUsedAt": at, "_id": { "$lte": found.get("_id") } };
-                unused.insert("$or", vec![doc! { "lastUsedAt": { "$lt": at } }, of_that_time]);
+                let same_time_filter = doc! { "lastUsedAt": at, "_id": { "$lte": found.get("_id") } };
+                unused.insert("$or", vec![doc! { "lastUsedAt": { "$lt": at } }, same_time_filter]);
             }
             // Sessions with an unreadable time have no position in the order, and no refresh accepts them.
             Err(_) => drop(unused.insert("lastUsedAt", doc! { "$not": { "$type": "date" } })),

@@ -259,8 +259,8 @@ fn http_date(text: &str) -> Option<OffsetDateTime> {
     let current = || OffsetDateTime::parse(text, &Rfc2822).ok();
     // RFC 850, with a year of two digits: `Sunday, 06-Nov-94 08:49:37 GMT`.
     let with_dashes = || OffsetDateTime::parse(&text.split_once(", ")?.1.replace('-', " "), &Rfc2822).ok();
-    let of_asctime = || Some(PrimitiveDateTime::parse(text, ASCTIME).ok()?.assume_utc());
-    current().or_else(with_dashes).or_else(of_asctime)
+    let parse_asctime = || Some(PrimitiveDateTime::parse(text, ASCTIME).ok()?.assume_utc());
+    current().or_else(with_dashes).or_else(parse_asctime)
 }
 
 #[cfg(test)]

@@ -141,9 +141,9 @@ async fn a1_stored_password_is_an_argon2id_hash() {
     let users = app.db.collection::<Document>("users");
     let hash =
         async |id: &str| users.find_one(doc! { "_id": id }).await.unwrap().unwrap().get_str("passwordHash").unwrap().to_owned();
-    let (ada, bob) = (hash(&ada.id).await, hash(&bob.id).await);
-    assert!(ada.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{ada}");
-    assert_ne!(ada, bob, "salted");
+    let (ada_hash, bob_hash) = (hash(&ada.id).await, hash(&bob.id).await);
+    assert!(ada_hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{ada_hash}");
+    assert_ne!(ada_hash, bob_hash, "salted");
 }
 
 #[tokio::test]

@@ -145,7 +145,7 @@ impl TestApp {
 
     /// Runs one sweep with the clock at `now`.
     pub async fn sweep(&self, now: OffsetDateTime) -> valet::domain::sweeper::Swept {
-        self.app.valet.sweeper.sweep_once(now).await.unwrap().0
+        self.app.valet.sweeper.sweep_once(now).await.unwrap().swept
     }
 
     /// Sweeps at a time when every URL of the default settings has expired, until nothing is left to do, so that deleted and

@@ -215,11 +215,11 @@ async fn converge(app: &TestApp, within: Duration) {
     images.update_many(doc! { "completingUntil": { "$exists": true } }, ended).await.unwrap();
     let began = Instant::now();
     loop {
-        let swept = app.app.valet.sweeper.sweep_once(OffsetDateTime::now_utc() + within).await;
-        if swept.as_ref().is_ok_and(|(swept, more)| swept.failed == 0 && !more) {
+        let round = app.app.valet.sweeper.sweep_once(OffsetDateTime::now_utc() + within).await;
+        if round.as_ref().is_ok_and(|round| round.swept.failed == 0 && !round.may_have_more) {
             return;
         }
-        assert!(began.elapsed() < UNLOCKED, "the sweep does not end: {swept:?}");
+        assert!(began.elapsed() < UNLOCKED, "the sweep does not end: {round:?}");
     }
 }
 

@@ -22,7 +22,7 @@ fn past() -> DateTime {
 }
 
 /// Reads all pages of a list, whose items are in `member`; returns the ids of the items.
-async fn walk(caller: &Caller<'_>, path: &str, member: &str) -> Vec<String> {
+async fn list_all_pages(caller: &Caller<'_>, path: &str, member: &str) -> Vec<String> {
     let (mut seen, mut next) = (Vec::new(), path.to_owned());
     for _ in 0..100 {
         let page = caller.get(&next).await;
@@ -122,10 +122,18 @@ async fn images_behind_a_page_of_unreadable_ones_are_listed() {
             for limit in [1, 2, 50] {
                 let what = format!("{state} by {limit}, {damage:?}");
                 if state == "pending" {
-                    assert_eq!(walk(&ada, &format!("/api/images/pending?limit={limit}"), "uploads").await, readable, "{what}");
+                    assert_eq!(
+                        list_all_pages(&ada, &format!("/api/images/pending?limit={limit}"), "uploads").await,
+                        readable,
+                        "{what}"
+                    );
                 } else {
-                    assert_eq!(walk(&ada, &format!("/api/images/gallery?limit={limit}"), "images").await, readable, "{what}");
-                    assert_eq!(walk(&key, &format!("{admin_path}={limit}"), "images").await, readable, "{what}");
+                    assert_eq!(
+                        list_all_pages(&ada, &format!("/api/images/gallery?limit={limit}"), "images").await,
+                        readable,
+                        "{what}"
+                    );
+                    assert_eq!(list_all_pages(&key, &format!("{admin_path}={limit}"), "images").await, readable, "{what}");
                 }
             }
         }
@@ -161,7 +169,7 @@ async fn images_behind_a_page_of_damaged_times_are_listed_in_the_order_of_times(
         }
         images.insert_many(records).await.unwrap();
         for limit in [1, 7, 50] {
-            let seen = walk(&ada, &format!("/api/images/gallery?order=taken&limit={limit}"), "images").await;
+            let seen = list_all_pages(&ada, &format!("/api/images/gallery?order=taken&limit={limit}"), "images").await;
             let seen: Vec<_> = seen.into_iter().filter(|id| readable.contains(id)).collect();
             assert_eq!(seen, readable, "{value:?} by {limit}");
         }
@@ -193,10 +201,10 @@ async fn users_behind_a_page_of_unreadable_ones_are_listed() {
     readable.push(with_odd_holds.get_str("_id").unwrap().to_owned());
     readable.push(app.user().await.id);
     for limit in [1, 2, 3, 100] {
-        assert_eq!(walk(&key, &format!("/api/admin/users?limit={limit}"), "users").await, readable, "by {limit}");
+        assert_eq!(list_all_pages(&key, &format!("/api/admin/users?limit={limit}"), "users").await, readable, "by {limit}");
     }
     let email = model.get_str("email").unwrap();
-    assert_eq!(walk(&key, &format!("/api/admin/users?limit=1&email={email}"), "users").await, readable[..2]);
+    assert_eq!(list_all_pages(&key, &format!("/api/admin/users?limit=1&email={email}"), "users").await, readable[..2]);
     crate::targeting::record_all(&app.db).await;
     assert_eq!(key.get("/api/admin/users?limit=100").await.json["users"].as_array().unwrap().len(), 3);
     app.db.run_command(doc! { "profile": 0 }).await.unwrap();
@@ -214,7 +222,7 @@ async fn sessions_and_keys_behind_a_thousand_unreadable_ones_are_listed() {
     let id = uuid::Uuid::parse_str(&own).unwrap();
     for damage in [("tokenHash".to_owned(), Bson::Int32(7)), ("_id".to_owned(), Bson::String("z".to_owned()))] {
         sessions.insert_many(copies(&model, id, &damage, 1001)).await.unwrap();
-        assert_eq!(walk(&ada, "/api/auth/sessions?", "sessions").await, [own.as_str()], "{damage:?}");
+        assert_eq!(list_all_pages(&ada, "/api/auth/sessions?", "sessions").await, [own.as_str()], "{damage:?}");
         sessions.delete_many(doc! { "_id": { "$ne": &own } }).await.unwrap();
     }
     // A login ends sessions beyond a thousand, and with them all whose time is unreadable.

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::app::{Caller, TestApp, unique_png};
 
 /// Returns the ids on all pages of the gallery, in order.
-async fn walk(caller: &Caller<'_>, limit: usize) -> Vec<String> {
+async fn list_all_pages(caller: &Caller<'_>, limit: usize) -> Vec<String> {
     let mut ids = Vec::new();
     let mut path = format!("/api/images/gallery?limit={limit}");
     loop {
@@ -38,7 +38,7 @@ async fn g1_pages_of_any_size_list_each_image_once_newest_first() {
     bob.upload("b.png", "image/png", &unique_png()).await;
     uploaded.reverse();
     for limit in [1, 2, 3, 7, 100] {
-        assert_eq!(walk(&ada, limit).await, uploaded, "limit {limit}");
+        assert_eq!(list_all_pages(&ada, limit).await, uploaded, "limit {limit}");
     }
     let first = ada.get("/api/images/gallery?limit=3").await;
     let cursor = first.json["nextCursor"].as_str().unwrap().to_owned();
@@ -66,7 +66,7 @@ async fn g3_page_reads_no_more_entries_than_it_returns() {
     });
     let images = app.db.collection::<Document>("images");
     images.insert_many(documents).await.unwrap();
-    let ids = walk(&ada, 37).await;
+    let ids = list_all_pages(&ada, 37).await;
     let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
     assert_eq!((ids.len(), distinct.len()), (300, 300));
     crate::targeting::record_all(&app.db).await;
@@ -335,15 +335,15 @@ async fn read_urls_repeat_within_a_window_and_expire() {
     let mut urls = std::collections::BTreeSet::new();
     let began = std::time::Instant::now();
     for _ in 0..8 {
-        let asked = OffsetDateTime::now_utc();
+        let requested_at = OffsetDateTime::now_utc();
         let image = ada.get(&path).await.json;
         let url = image["url"].as_str().unwrap().to_owned();
         let expires =
             OffsetDateTime::parse(image["urlExpiresAt"].as_str().unwrap(), &time::format_description::well_known::Rfc3339)
                 .unwrap();
-        let answered = OffsetDateTime::now_utc();
-        assert!((expires - asked).as_seconds_f64() > 0.9, "{}", expires - asked);
-        assert!((expires - answered).as_seconds_f64() <= 4.0, "{}", expires - answered);
+        let answered_at = OffsetDateTime::now_utc();
+        assert!((expires - requested_at).as_seconds_f64() > 0.9, "{}", expires - requested_at);
+        assert!((expires - answered_at).as_seconds_f64() <= 4.0, "{}", expires - answered_at);
         let status = app.http.get(&url).send().await.unwrap().status();
         assert!(status == 200 || OffsetDateTime::now_utc() >= expires, "{status}");
         urls.insert(url);
@@ -373,6 +373,6 @@ async fn i14_bucket_is_private() {
         let answer = app.http.request(method.parse().unwrap(), url).send().await.unwrap();
         assert_eq!(answer.status(), 403, "{method} {url}");
     }
-    let read: Value = ada.get(&format!("/api/images/{}", image["id"].as_str().unwrap())).await.json;
-    assert_eq!(read["id"], image["id"]);
+    let image_read: Value = ada.get(&format!("/api/images/{}", image["id"].as_str().unwrap())).await.json;
+    assert_eq!(image_read["id"], image["id"]);
 }

@@ -17,9 +17,9 @@ use self::{live_server::Live, reference_model::Model};
 use super::app::TestApp;
 
 /// Index of one of the two users. In a generated operation on an image: 0 is the owner, 1 the other user.
-type Who = usize;
+type UserIndex = usize;
 /// Index of an image in the order of opening; beyond the last: an unknown image. In a generated operation: 0 is the newest.
-type Which = usize;
+type ImageIndex = usize;
 
 /// Quota of each user in bytes, small so that sequences reach it.
 const QUOTA: u64 = 7000;
@@ -40,29 +40,29 @@ struct Declared {
 /// One step. An `Option<u8>` is an idempotency key.
 #[derive(Debug, Clone)]
 enum Op {
-    Upload(Who, Declared, Option<u8>),
+    Upload(UserIndex, Declared, Option<u8>),
     /// Items have different files, and at most one has a key: the database chooses among equal items of one call.
-    UploadBatch(Who, Vec<Declared>, Option<u8>),
+    UploadBatch(UserIndex, Vec<Declared>, Option<u8>),
     /// Declares a type that is not allowed.
-    Unstorable(Who),
+    Unstorable(UserIndex),
     /// Sends the declared bytes.
-    Put(Which),
+    Put(ImageIndex),
     /// Writes other bytes directly to the bucket.
-    Plant(Which),
-    Renew(Who, Which),
-    RenewBatch(Who, Vec<Which>),
-    Confirm(Who, Which),
-    ConfirmBatch(Who, Vec<Which>),
-    Delete(Who, Which),
-    DeleteBatch(Who, Vec<Which>),
-    Get(Who, Which),
-    ReadBatch(Who, Vec<Which>),
+    Plant(ImageIndex),
+    Renew(UserIndex, ImageIndex),
+    RenewBatch(UserIndex, Vec<ImageIndex>),
+    Confirm(UserIndex, ImageIndex),
+    ConfirmBatch(UserIndex, Vec<ImageIndex>),
+    Delete(UserIndex, ImageIndex),
+    DeleteBatch(UserIndex, Vec<ImageIndex>),
+    Get(UserIndex, ImageIndex),
+    ReadBatch(UserIndex, Vec<ImageIndex>),
     /// Sets a caption; clears it if `true`.
-    Caption(Who, Which, bool),
-    OpenParts(Who, Declared, Option<u8>),
-    SignPart(Who, Which),
-    PutPart(Which),
-    ListParts(Who, Which),
+    Caption(UserIndex, ImageIndex, bool),
+    OpenParts(UserIndex, Declared, Option<u8>),
+    SignPart(UserIndex, ImageIndex),
+    PutPart(ImageIndex),
+    ListParts(UserIndex, ImageIndex),
     /// Sweeps now, after the URLs' expiry, after a day, or after a week.
     Sweep(usize),
 }
@@ -72,9 +72,9 @@ const SWEEPS: [i64; 4] = [1, 4700, 90_000, 700_000];
 
 /// Generates one operation.
 fn op() -> impl Strategy<Value = Op> {
-    let who = || 0..2_usize;
+    let user = || 0..2_usize;
     let by = || prop::bool::weighted(0.12).prop_map(usize::from);
-    let which = || prop_oneof![3 => 0..3_usize, 1 => 0..9_usize];
+    let index = || prop_oneof![3 => 0..3_usize, 1 => 0..9_usize];
     let several = || prop::collection::vec(0..6_usize, 1..4);
     let key = || prop::option::weighted(0.4, 0..2_u8);
     let any_declaration =
@@ -85,24 +85,24 @@ fn op() -> impl Strategy<Value = Op> {
         items
     });
     prop_oneof![
-        8 => (who(), any_declaration(), key()).prop_map(|(who, what, key)| Op::Upload(who, what, key)),
-        2 => (who(), distinct, key()).prop_map(|(who, what, key)| Op::UploadBatch(who, what, key)),
-        1 => who().prop_map(Op::Unstorable),
-        8 => which().prop_map(Op::Put),
-        1 => which().prop_map(Op::Plant),
-        2 => (by(), which()).prop_map(|(who, which)| Op::Renew(who, which)),
-        1 => (by(), several()).prop_map(|(who, which)| Op::RenewBatch(who, which)),
-        8 => (by(), which()).prop_map(|(who, which)| Op::Confirm(who, which)),
-        2 => (by(), several()).prop_map(|(who, which)| Op::ConfirmBatch(who, which)),
-        4 => (by(), which()).prop_map(|(who, which)| Op::Delete(who, which)),
-        1 => (by(), several()).prop_map(|(who, which)| Op::DeleteBatch(who, which)),
-        1 => (by(), which()).prop_map(|(who, which)| Op::Get(who, which)),
-        1 => (by(), several()).prop_map(|(who, which)| Op::ReadBatch(who, which)),
-        1 => (by(), which(), any::<bool>()).prop_map(|(who, which, clear)| Op::Caption(who, which, clear)),
-        2 => (who(), any_declaration(), key()).prop_map(|(who, what, key)| Op::OpenParts(who, what, key)),
-        2 => (by(), which()).prop_map(|(who, which)| Op::SignPart(who, which)),
-        2 => which().prop_map(Op::PutPart),
-        1 => (by(), which()).prop_map(|(who, which)| Op::ListParts(who, which)),
+        8 => (user(), any_declaration(), key()).prop_map(|(user, what, key)| Op::Upload(user, what, key)),
+        2 => (user(), distinct, key()).prop_map(|(user, what, key)| Op::UploadBatch(user, what, key)),
+        1 => user().prop_map(Op::Unstorable),
+        8 => index().prop_map(Op::Put),
+        1 => index().prop_map(Op::Plant),
+        2 => (by(), index()).prop_map(|(user, index)| Op::Renew(user, index)),
+        1 => (by(), several()).prop_map(|(user, indexes)| Op::RenewBatch(user, indexes)),
+        8 => (by(), index()).prop_map(|(user, index)| Op::Confirm(user, index)),
+        2 => (by(), several()).prop_map(|(user, indexes)| Op::ConfirmBatch(user, indexes)),
+        4 => (by(), index()).prop_map(|(user, index)| Op::Delete(user, index)),
+        1 => (by(), several()).prop_map(|(user, indexes)| Op::DeleteBatch(user, indexes)),
+        1 => (by(), index()).prop_map(|(user, index)| Op::Get(user, index)),
+        1 => (by(), several()).prop_map(|(user, indexes)| Op::ReadBatch(user, indexes)),
+        1 => (by(), index(), any::<bool>()).prop_map(|(user, index, clear)| Op::Caption(user, index, clear)),
+        2 => (user(), any_declaration(), key()).prop_map(|(user, what, key)| Op::OpenParts(user, what, key)),
+        2 => (by(), index()).prop_map(|(user, index)| Op::SignPart(user, index)),
+        2 => index().prop_map(Op::PutPart),
+        1 => (by(), index()).prop_map(|(user, index)| Op::ListParts(user, index)),
         3 => (0..SWEEPS.len()).prop_map(Op::Sweep),
     ]
 }
@@ -110,24 +110,24 @@ fn op() -> impl Strategy<Value = Op> {
 /// Replaces the generated indices of an operation by those of existing images and of their owners: most calls concern a new image,
 /// and are the owner's.
 fn choose_target(op: &Op, images: &[reference_model::Image]) -> Op {
-    let at = |which: Which| images.len().checked_sub(which + 1).unwrap_or(which);
-    let all = |which: &[Which]| which.iter().map(|which| at(*which)).collect::<Vec<_>>();
-    let by = |who: Who, which: Which| images.get(at(which)).map_or(who, |image| (image.who + who) % 2);
+    let at = |index: ImageIndex| images.len().checked_sub(index + 1).unwrap_or(index);
+    let all = |indexes: &[ImageIndex]| indexes.iter().map(|index| at(*index)).collect::<Vec<_>>();
+    let by = |user: UserIndex, index: ImageIndex| images.get(at(index)).map_or(user, |image| (image.user + user) % 2);
     match op.clone() {
-        Op::Put(which) => Op::Put(at(which)),
-        Op::Plant(which) => Op::Plant(at(which)),
-        Op::PutPart(which) => Op::PutPart(at(which)),
-        Op::Renew(who, which) => Op::Renew(by(who, which), at(which)),
-        Op::RenewBatch(who, which) => Op::RenewBatch(by(who, which[0]), all(&which)),
-        Op::Confirm(who, which) => Op::Confirm(by(who, which), at(which)),
-        Op::ConfirmBatch(who, which) => Op::ConfirmBatch(by(who, which[0]), all(&which)),
-        Op::Delete(who, which) => Op::Delete(by(who, which), at(which)),
-        Op::DeleteBatch(who, which) => Op::DeleteBatch(by(who, which[0]), all(&which)),
-        Op::Get(who, which) => Op::Get(by(who, which), at(which)),
-        Op::ReadBatch(who, which) => Op::ReadBatch(by(who, which[0]), all(&which)),
-        Op::Caption(who, which, clear) => Op::Caption(by(who, which), at(which), clear),
-        Op::SignPart(who, which) => Op::SignPart(by(who, which), at(which)),
-        Op::ListParts(who, which) => Op::ListParts(by(who, which), at(which)),
+        Op::Put(index) => Op::Put(at(index)),
+        Op::Plant(index) => Op::Plant(at(index)),
+        Op::PutPart(index) => Op::PutPart(at(index)),
+        Op::Renew(user, index) => Op::Renew(by(user, index), at(index)),
+        Op::RenewBatch(user, indexes) => Op::RenewBatch(by(user, indexes[0]), all(&indexes)),
+        Op::Confirm(user, index) => Op::Confirm(by(user, index), at(index)),
+        Op::ConfirmBatch(user, indexes) => Op::ConfirmBatch(by(user, indexes[0]), all(&indexes)),
+        Op::Delete(user, index) => Op::Delete(by(user, index), at(index)),
+        Op::DeleteBatch(user, indexes) => Op::DeleteBatch(by(user, indexes[0]), all(&indexes)),
+        Op::Get(user, index) => Op::Get(by(user, index), at(index)),
+        Op::ReadBatch(user, indexes) => Op::ReadBatch(by(user, indexes[0]), all(&indexes)),
+        Op::Caption(user, index, clear) => Op::Caption(by(user, index), at(index), clear),
+        Op::SignPart(user, index) => Op::SignPart(by(user, index), at(index)),
+        Op::ListParts(user, index) => Op::ListParts(by(user, index), at(index)),
         other @ (Op::Upload(..) | Op::UploadBatch(..) | Op::Unstorable(_) | Op::OpenParts(..) | Op::Sweep(_)) => other,
     }
 }

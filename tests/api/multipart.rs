@@ -201,18 +201,18 @@ async fn url_of_a_part_accepts_exactly_its_bytes() {
     let mut wrong = right.clone();
     wrong[7] ^= 1;
     assert_eq!(app.put(&request, wrong).await, 400, "other bytes of the same length");
-    let with = |change: &dyn Fn(&mut Value)| {
+    let changed = |change: &dyn Fn(&mut Value)| {
         let mut request = request.clone();
         change(&mut request);
         request
     };
     let replaced = |from: &'static str, to: &'static str| {
-        with(&|request| request["url"] = json!(request["url"].as_str().unwrap().replace(from, to)))
+        changed(&|request| request["url"] = json!(request["url"].as_str().unwrap().replace(from, to)))
     };
     for request in [
-        with(&|request| drop(request["headers"].as_object_mut().unwrap().remove("x-amz-checksum-sha256"))),
-        with(&|request| request["headers"]["x-amz-checksum-sha256"] = json!(digest(1))),
-        with(&|request| request["method"] = json!("DELETE")),
+        changed(&|request| drop(request["headers"].as_object_mut().unwrap().remove("x-amz-checksum-sha256"))),
+        changed(&|request| request["headers"]["x-amz-checksum-sha256"] = json!(digest(1))),
+        changed(&|request| request["method"] = json!("DELETE")),
         replaced("partNumber=3", "partNumber=2"),
         replaced("uploadId=", "uploadId=x"),
         replaced(&ticket.id().to_owned().leak()[30..], "000000"),

@@ -123,9 +123,9 @@ async fn tokens_for_other_services_are_rejected() {
     };
     for claim in ["iss", "sub", "aud", "exp", "iat"] {
         let valid = provider.claims("ada");
-        let mut without = valid.clone();
-        without.as_object_mut().unwrap().remove(claim);
-        assert_rejected(without, "token_invalid").await;
+        let mut incomplete = valid.clone();
+        incomplete.as_object_mut().unwrap().remove(claim);
+        assert_rejected(incomplete, "token_invalid").await;
         for wrong in [Value::Null, json!({}), json!([]), json!([1]), json!(true), json!("x"), json!("")] {
             let mut claims = valid.clone();
             if claim == "sub" && wrong == json!("x") {
@@ -290,7 +290,7 @@ async fn provider_user_deletes_the_account_with_a_fresh_token() {
         assert_eq!(token.get("/api/auth/me").await.problem(), (401, "session_ended"));
     }
     let swept = OffsetDateTime::now_utc();
-    while app.app.valet.sweeper.sweep_once(swept).await.unwrap().1 {}
+    while app.app.valet.sweeper.sweep_once(swept).await.unwrap().may_have_more {}
     assert!(app.bucket_keys().await.is_empty());
     // Long after the deletion a new sign-in creates another account.
     let users = app.db.collection::<Document>("users");
@@ -302,7 +302,7 @@ async fn provider_user_deletes_the_account_with_a_fresh_token() {
         "{new_account:?}"
     );
     let later = swept + std::time::Duration::from_secs(8 * 24 * 60 * 60);
-    while app.app.valet.sweeper.sweep_once(later).await.unwrap().1 {}
+    while app.app.valet.sweeper.sweep_once(later).await.unwrap().may_have_more {}
     assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "in the end the record is deleted");
 }
 
@@ -344,9 +344,9 @@ async fn provider_user_can_open_an_uppy_session() {
     let ada = bearer(&app, key.token("ed", &provider.claims("ada")));
     let path = format!("/uppy/{}/s3/params?filename=a.png&type=image/png", ada.uppy().await);
     assert_eq!(app.anonymous().get(&path).await.status, 200);
-    let without = TestApp::start_second_server(&app, |_| {}).await;
+    let app_without_provider = TestApp::start_second_server(&app, |_| {}).await;
     assert_eq!(
-        without.anonymous().get(&path).await.problem(),
+        app_without_provider.anonymous().get(&path).await.problem(),
         (401, "session_ended"),
         "without a provider setting, the token is rejected"
     );

@@ -93,8 +93,8 @@ impl Planted {
         let incoming = ObjectKey::incoming(UserId::new(), ImageId::new()).to_string();
         let unknown = key_of(&ada, &uuid::Uuid::now_v7().to_string());
         // The image exists but belongs to another user.
-        let of_wrong_user = key_of(&ada, pending.id());
-        let mut orphans = vec![incoming, unknown, of_wrong_user];
+        let other_users_key = key_of(&ada, pending.id());
+        let mut orphans = vec![incoming, unknown, other_users_key];
         for key in &orphans {
             app.bucket_put(key, "image/png", vec![1; 10]).await;
         }

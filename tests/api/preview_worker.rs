@@ -211,9 +211,9 @@ async fn owner_of_many_images_does_not_delay_an_owner_of_one() {
         let mut others = 0;
         loop {
             let change = changes.next().await.unwrap().unwrap();
-            let of_bob = change.document_key.unwrap().get_str("_id").ok() == Some(id(&image));
+            let is_bobs = change.document_key.unwrap().get_str("_id").ok() == Some(id(&image));
             match change.update_description {
-                Some(update) if update.updated_fields.contains_key("pictures") && of_bob => break others,
+                Some(update) if update.updated_fields.contains_key("pictures") && is_bobs => break others,
                 Some(update) if update.updated_fields.contains_key("pictures") => others += 1,
                 _ => {}
             }

@@ -148,8 +148,8 @@ async fn every_upload_operation_supports_previews() {
     assert!(image.json["previewUrl"].is_string(), "{image:?}");
     assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()));
 
-    let without = ada.open_upload("b.png", "image/png", &unique_png()).await;
-    assert_eq!(without.json.get("previewUpload"), None);
+    let ticket_without_preview = ada.open_upload("b.png", "image/png", &unique_png()).await;
+    assert_eq!(ticket_without_preview.json.get("previewUpload"), None);
     let multipart = json!({ "fileName": "c.jpg", "contentType": "image/jpeg", "size": 6_000_000, "thumbHash": THUMB_HASH });
     assert_eq!(ada.post("/api/images/multipart", multipart).await.status, 201);
 }

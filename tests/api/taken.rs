@@ -84,7 +84,7 @@ fn id(image: &Value) -> String {
 }
 
 /// Returns the ids of all pages in the order of the time taken.
-async fn walk(caller: &Caller<'_>, limit: usize) -> Vec<String> {
+async fn list_all_pages(caller: &Caller<'_>, limit: usize) -> Vec<String> {
     let (mut ids, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = caller.get(&format!("/api/images/gallery?order=taken&limit={limit}{cursor}")).await;
@@ -167,7 +167,7 @@ async fn pages_in_the_order_of_the_time_taken_list_each_image_once() {
     expected.sort_by(|a, b| b.cmp(a));
     let expected: Vec<_> = std::iter::once(screenshot).chain(expected.into_iter().map(|(_, id)| id)).collect();
     for limit in [1, 2, 3, 6, 100] {
-        assert_eq!(walk(&ada, limit).await, expected, "limit {limit}");
+        assert_eq!(list_all_pages(&ada, limit).await, expected, "limit {limit}");
     }
     let first = ada.get("/api/images/gallery?order=taken&limit=2").await;
     let cursor = first.json["nextCursor"].as_str().unwrap();
@@ -230,9 +230,9 @@ async fn page_in_the_order_of_the_time_taken_reads_no_more_entries_than_it_retur
     let app = TestApp::start().await;
     let ada = app.user().await;
     let expected = insert_images(&app, &ada).await;
-    assert_eq!(walk(&ada, 37).await, expected);
+    assert_eq!(list_all_pages(&ada, 37).await, expected);
     crate::targeting::record_all(&app.db).await;
-    assert_eq!(walk(&ada, 37).await.len(), 300);
+    assert_eq!(list_all_pages(&ada, 37).await.len(), 300);
     app.db.run_command(doc! { "profile": 0 }).await.unwrap();
     let mut finds = app.db.collection::<Document>("system.profile").find(doc! { "command.find": "images" }).await.unwrap();
     let mut queries_seen = 0;

@@ -118,16 +118,16 @@ fn is_listed(database: &str, (collection, kind, fields): &Listed) -> Document {
 fn suspects(database: &str) -> Document {
     let [images, users] = ["images", "users"].map(|name| format!("{database}.{name}"));
     let filters = ["filter", "q", "query", "pipeline.0.$match"].map(|filter| format!("command.{filter}"));
-    let of_user = filters.iter().map(|filter| doc! { "ns": &images, format!("{filter}.user"): { "$exists": true } });
+    let user_filters = filters.iter().map(|filter| doc! { "ns": &images, format!("{filter}.user"): { "$exists": true } });
     let value = doc! { "$exists": true, "$not": { "$type": "object" } };
-    let of_id = filters.iter().map(|filter| doc! { "ns": &users, format!("{filter}._id"): value.clone() });
+    let id_filters = filters.iter().map(|filter| doc! { "ns": &users, format!("{filter}._id"): value.clone() });
     let listed = LISTED.iter().flat_map(|(_, all)| *all).map(|listed| is_listed(database, listed));
     // Exempt are inserts, whose documents name their user; `getMore`, which goes to the shards of the cursor's first command;
     // commands about whole collections; the estimates of the census; and the feed of event streams, which has the changes of all
     // users.
     let whole = ["createIndexes", "dropIndexes", "killCursors", "count", "pipeline.0.$sample", "pipeline.0.$changeStream"];
     let whole = whole.iter().map(|name| doc! { format!("command.{name}"): { "$exists": true } });
-    let excluded: Vec<_> = of_user.chain(of_id).chain(listed).chain(whole).collect();
+    let excluded: Vec<_> = user_filters.chain(id_filters).chain(listed).chain(whole).collect();
     let ns = doc! { "$in": [images, users] };
     doc! { "appName": "valet", "ns": ns, "op": { "$nin": ["insert", "getmore"] }, "$nor": excluded }
 }

@@ -74,32 +74,33 @@ async fn u2_u14_signature_covers_type_length_digest_and_if_none_match() {
 
 /// Returns requests that differ from this presigned PUT in one header, the method or the URL.
 fn deviating_requests(upload: &Value, owner: &str) -> Vec<Value> {
-    let with = |change: &dyn Fn(&mut Value)| {
+    let changed = |change: &dyn Fn(&mut Value)| {
         let mut request = upload.clone();
         change(&mut request);
         request
     };
     let header = |name: &'static str, value: Option<&'static str>| {
-        with(&|request| match value {
+        changed(&|request| match value {
             Some(value) => request["headers"][name] = json!(value),
             None => drop(request["headers"].as_object_mut().unwrap().remove(name)),
         })
     };
-    let url = |from: &str, to: &str| with(&|request| request["url"] = json!(request["url"].as_str().unwrap().replace(from, to)));
+    let url =
+        |from: &str, to: &str| changed(&|request| request["url"] = json!(request["url"].as_str().unwrap().replace(from, to)));
     let mut requests = vec![
         header("content-type", Some("text/html")),
         header("content-type", None),
         header("if-none-match", None),
         header("if-none-match", Some("\"x\"")),
         header("x-amz-checksum-sha256", None),
-        with(&|request| request["headers"]["x-amz-checksum-sha256"] = json!(sha256(b"other"))),
+        changed(&|request| request["headers"]["x-amz-checksum-sha256"] = json!(sha256(b"other"))),
         header("x-amz-acl", Some("public-read")),
         header("x-amz-tagging", Some("a=b")),
         header("x-amz-meta-a", Some("b")),
         header("x-amz-storage-class", Some("GLACIER")),
         header("x-amz-website-redirect-location", Some("/evil")),
-        with(&|request| request["method"] = json!("DELETE")),
-        with(&|request| request["method"] = json!("POST")),
+        changed(&|request| request["method"] = json!("DELETE")),
+        changed(&|request| request["method"] = json!("POST")),
         url(owner, "other"),
         url("X-Amz-Expires=3600", "X-Amz-Expires=36000"),
         url("X-Amz-Signature=", "X-Amz-Signature=0"),
@@ -277,9 +278,9 @@ async fn upload_of_known_bytes_takes_reads_and_a_renewal() {
         let profile = app.db.client().database(app.db.name()).collection::<Document>("system.profile");
         // The sweepers' commands at the start of a server name no user.
         let fields = ["q.user", "q._id", "query.user", "query._id"].map(|field| format!("command.{field}"));
-        let mut of_user: Vec<_> = fields.iter().map(|field| doc! { field: &ada.id }).collect();
-        of_user.push(doc! { "op": "insert" });
-        let filter = doc! { "appName": "valet", "$or": of_user };
+        let mut user_filters: Vec<_> = fields.iter().map(|field| doc! { field: &ada.id }).collect();
+        user_filters.push(doc! { "op": "insert" });
+        let filter = doc! { "appName": "valet", "$or": user_filters };
         let found: Vec<Document> = profile.find(filter).await.unwrap().try_collect().await.unwrap();
         let operation_and_namespace =
             |command: &Document| (command.get_str("op").unwrap().to_owned(), command.get_str("ns").unwrap().to_owned());

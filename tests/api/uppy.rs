@@ -176,7 +176,7 @@ async fn form_accepts_only_what_its_policy_allows() {
     let app = TestApp::start_with(|config| config.uploads.max_bytes = 1000).await;
     let ada = app.user().await;
     let form = ada.form("filename=a.png&type=image/png").await.json;
-    let with = |name: &str, value: &str| {
+    let form_with = |name: &str, value: &str| {
         let mut form = form.clone();
         form["fields"][name] = value.into();
         form
@@ -192,7 +192,7 @@ async fn form_accepts_only_what_its_policy_allows() {
         ("policy", "e30="),
         ("x-amz-signature", &"0".repeat(64)),
     ] {
-        let status = app.post_form(&with(name, value), &bytes).await;
+        let status = app.post_form(&form_with(name, value), &bytes).await;
         // The signature covers the policy, and is verified first.
         assert_eq!(status, 403, "{name}: {value}");
     }

@@ -54,10 +54,10 @@ async fn every_kind_of_pixels_has_its_colours() {
 #[tokio::test]
 async fn small_profiles_are_kept_and_large_ones_converted() {
     let profile = |jpeg: &[u8]| segment(jpeg, 0xE2, b"ICC_PROFILE\0\x01\x01").map(<[u8]>::to_vec);
-    let of_file = profile(&fixture("p3.jpg")).unwrap();
+    let file_profile = profile(&fixture("p3.jpg")).unwrap();
     for name in ["p3.jpg", "p3.png"] {
         let rendered = render(format_of(name), fixture(name)).await.unwrap();
-        assert_eq!(profile(&rendered.pictures[0].jpeg), Some(of_file.clone()), "{name}");
+        assert_eq!(profile(&rendered.pictures[0].jpeg), Some(file_profile.clone()), "{name}");
     }
     let converted = render(format_of("p3-large.jpg"), fixture("p3-large.jpg")).await.unwrap();
     assert_eq!(profile(&converted.pictures[0].jpeg), None);

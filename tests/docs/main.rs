@@ -61,9 +61,9 @@ fn bounds(name: &str) -> String {
 fn table_of_settings(belongs: impl Fn(&str) -> bool) -> String {
     let mut table = "| variable | default | meaning | value |\n|---|---|---|---|\n".to_owned();
     for setting in SETTINGS.iter().filter(|setting| belongs(setting.name)) {
-        let without: Vec<_> = REQUIRED.into_iter().filter(|(name, _)| *name != setting.name).collect();
+        let other_required: Vec<_> = REQUIRED.into_iter().filter(|(name, _)| *name != setting.name).collect();
         let default = match setting.default {
-            "" if problem(setting.name, &without).is_some() => "required".to_owned(),
+            "" if problem(setting.name, &other_required).is_some() => "required".to_owned(),
             "" => String::new(),
             default => format!("`{default}`"),
         };
@@ -88,10 +88,10 @@ fn every_setting_that_is_read_is_listed_once() {
 
 #[test]
 fn listed_defaults_have_the_same_effect_as_leaving_the_setting_out() {
-    let without = format!("{:?}", read(&REQUIRED).unwrap());
+    let config_without = format!("{:?}", read(&REQUIRED).unwrap());
     for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
-        let with = read(&[REQUIRED.as_slice(), &[(setting.name, setting.default)]].concat());
-        assert_eq!(format!("{:?}", with.unwrap()), without, "{}", setting.name);
+        let config_with = read(&[REQUIRED.as_slice(), &[(setting.name, setting.default)]].concat());
+        assert_eq!(format!("{:?}", config_with.unwrap()), config_without, "{}", setting.name);
     }
 }
 

@@ -80,9 +80,9 @@ impl CleanCluster {
     /// cannot have deleted.
     fn ready(&self, is_wanted: impl Fn(&Image) -> bool) -> Option<Image> {
         let plain = |image: &&Image| image.has("sha256") && image.preview().is_none() && image.text("contentType") == "image/png";
-        let of_journal =
+        let is_in_journal =
             |image: &&Image| self.timelines.images.contains_key(image.id()) && !self.timelines.may_be_deleted(image.id());
-        self.base.ready().filter(plain).filter(of_journal).find(|image| is_wanted(image)).cloned()
+        self.base.ready().filter(plain).filter(is_in_journal).find(|image| is_wanted(image)).cloned()
     }
 
     /// Returns whether the cluster has every kind of image and user that a violation is planted on.

@@ -160,8 +160,8 @@ impl Cluster {
 
     /// Returns the log output of all servers and sweepers so far.
     pub fn log(&self) -> String {
-        let of_ended_processes = self.logs.lock().unwrap().clone();
-        self.servers.iter().fold(of_ended_processes, |all, server| all + &server.log())
+        let ended_logs = self.logs.lock().unwrap().clone();
+        self.servers.iter().fold(ended_logs, |all, server| all + &server.log())
     }
 
     /// Starts the servers that are down and waits for at most 30 s until every server is ready.
@@ -234,7 +234,8 @@ impl Cluster {
         }
         // The bound ends a sweep that always finds work; `quiesce` then reports the work.
         for _ in 0..50 {
-            if let Ok((_, false)) = valet.sweeper.sweep_once(OffsetDateTime::now_utc() + 2 * LEASE).await {
+            let round = valet.sweeper.sweep_once(OffsetDateTime::now_utc() + 2 * LEASE).await;
+            if round.is_ok_and(|round| !round.may_have_more) {
                 break;
             }
         }

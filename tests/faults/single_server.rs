@@ -92,8 +92,8 @@ impl SingleServer {
         let db = mongodb::Client::with_uri_str(&shared.mongodb).await.unwrap().database(&config.mongo.database);
         let (http, token) = (http_client(), String::new());
         let mut server = Self { app, faults, db, s3, bucket: name, http, base, token, _stop: stop };
-        let session = json!({ "email": "ada@example.com", "password": "three small blue boats" });
-        let session = server.post("/api/auth/signup", session).await;
+        let credentials = json!({ "email": "ada@example.com", "password": "three small blue boats" });
+        let session = server.post("/api/auth/signup", credentials).await;
         server.token = session.json["token"].as_str().expect("a session").to_owned();
         server
     }
@@ -159,7 +159,7 @@ impl SingleServer {
 
     /// Runs one sweep with a clock that is `later` ahead.
     pub async fn sweep(&self, later: Duration) -> Swept {
-        self.app.valet.sweeper.sweep_once(OffsetDateTime::now_utc() + later).await.unwrap().0
+        self.app.valet.sweeper.sweep_once(OffsetDateTime::now_utc() + later).await.unwrap().swept
     }
 
     /// Returns the state in the image's document, or `none` without a document.

@@ -108,7 +108,7 @@ impl Decoder {
         if components.len() != usize::from(frame.components) || !matches!(components.len(), 1 | 3 | 4) {
             return Err(Undecodable::Unsupported);
         }
-        let sampling = |of: fn(u8) -> u8| components.iter().map(move |[_, sampling, _]| of(*sampling));
+        let sampling = |bits: fn(u8) -> u8| components.iter().map(move |[_, sampling, _]| bits(*sampling));
         let (widest, highest) = (sampling(|byte| byte >> 4).max(), sampling(|byte| byte & 15).max());
         let sound = sampling(|byte| byte >> 4).chain(sampling(|byte| byte & 15)).all(|factor| (1..=4).contains(&factor));
         let (Some(widest), Some(highest), true) = (widest, highest, sound) else { return Err(Undecodable::Corrupt) };

@@ -87,7 +87,7 @@ impl Gate {
     /// Answers one request.
     pub(super) async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let (mut parts, body) = request.into_parts();
-        let of_page = cors::CorsRequest::from_request(parts.method.as_str(), &parts.headers);
+        let cors_request = cors::CorsRequest::from_request(parts.method.as_str(), &parts.headers);
         let path = parts.uri.path().to_owned();
         let summary = errors::RequestSummary::new(&parts);
         let is_attributes = read::is_attributes_query(parts.uri.query().unwrap_or_default());
@@ -109,8 +109,8 @@ impl Gate {
             response.headers_mut().remove(CONTENT_LENGTH);
         }
         // As on AWS, an answer to a request without an origin has no CORS headers, not even `Vary`.
-        if let Some(of_page) = of_page
-            && let Ok(Some(headers)) = cors::response_headers(&self.folder, &self.cors, &path, &of_page).await
+        if let Some(cors_request) = cors_request
+            && let Ok(Some(headers)) = cors::response_headers(&self.folder, &self.cors, &path, &cors_request).await
         {
             response.headers_mut().extend(headers);
         }

@@ -133,10 +133,10 @@ impl Policy {
         if let Some(failed) = self.conditions.iter().find(|condition| !condition.is_met(fields)) {
             return Err(unmet(&format!("Policy Condition failed: {}", failed.to_json())));
         }
-        let is_free = |name: &str| {
+        let is_permitted = |name: &str| {
             EXEMPT.contains(&name) || name.starts_with("x-ignore-") || self.conditions.iter().any(|c| c.field == name)
         };
-        match fields.keys().find(|name| !is_free(name)) {
+        match fields.keys().find(|name| !is_permitted(name)) {
             Some(extra) => Err(unmet(&format!("Extra input fields: {extra}"))),
             None => Ok(()),
         }

@@ -67,9 +67,9 @@ impl RequestedRead {
         };
         let content_range = bytes.as_ref().map(|r| format!("bytes {}-{}/{}", r.start, r.end - 1, meta.size));
         let whole = bytes.as_ref().is_none_or(|r| *r == (0..meta.size));
-        let of_part =
+        let part_sums =
             self.part.and_then(|part| usize::try_from(part).ok()?.checked_sub(1)).and_then(|index| meta.part_sums.get(index));
-        let sums = match of_part {
+        let sums = match part_sums {
             _ if !self.checksums => Checksums::new(),
             Some(sums) => sums.clone(),
             None if whole => meta.named_sums(),

@@ -105,7 +105,7 @@ impl LeftoverRemoval {
             }
             let mut next = None;
             loop {
-                let page = self.objects.list_page(&prefix, next).await?;
+                let page = self.objects.object_page(&prefix, next).await?;
                 let ours = page.objects.iter().filter(|object| belongs_to(user, &object.key));
                 leftovers.largest = ours.map(|object| object.size).fold(leftovers.largest, u64::max);
                 let keys = page.objects.into_iter().map(|object| object.key).collect();

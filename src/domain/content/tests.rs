@@ -263,9 +263,9 @@ proptest! {
     }
 
     #[test]
-    fn no_flipped_bits_panic(which: prop::sample::Index, flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..6)) {
+    fn no_flipped_bits_panic(fixture: prop::sample::Index, flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..6)) {
         let fixtures = fixtures();
-        let mut file = which.get(&fixtures).bytes.clone();
+        let mut file = fixture.get(&fixtures).bytes.clone();
         for (at, bit) in flips {
             let at = at.index(file.len().min(2500));
             file[at] ^= 1 << bit;

@@ -186,7 +186,7 @@ impl<'a> ProbeContext<'a> {
         // The times of objects are by the store's clock.
         let stale = self.now + self.objects.clock_ahead() - STALE_AGE;
         loop {
-            let page = match self.objects.list_page(PREFIX, next).await {
+            let page = match self.objects.object_page(PREFIX, next).await {
                 Ok(page) => page,
                 Err(error) if !error.is_temporary() => return self.clean_unlisted(&error).await,
                 Err(error) => return Err(error),
@@ -201,7 +201,7 @@ impl<'a> ProbeContext<'a> {
             }
         }
         self.abort_uploads().await?;
-        let objects_left = self.objects.list_page(&self.run_prefix, None).await?.objects.len();
+        let objects_left = self.objects.object_page(&self.run_prefix, None).await?.objects.len();
         Ok(answer_if(objects_left == 0, if objects_left == 0 { String::new() } else { format!("{objects_left} objects") }))
     }
 

@@ -100,7 +100,7 @@ pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, options
 
 /// Checks the lifecycle rules. Uploads are open for less than `needed` days.
 async fn lifecycle(context: &ProbeContext<'_>, needed: i32, report: &mut Report) {
-    let found = match context.objects.lifecycle_rules().await {
+    let found = match context.objects.lifecycle_effects().await {
         Ok(Setting::Set(found)) => found,
         Ok(Setting::Unset) => BucketLifecycle::default(),
         other => {

@@ -32,8 +32,8 @@ pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
     let rules =
         [&rules::SIGNATURE, &rules::EXPIRY, &rules::LENGTH, &rules::TYPE, &rules::UNSIGNED, &rules::COPY_SOURCE, &rules::ACL];
     for rule in rules {
-        let of_rule: Vec<_> = results.iter().filter(|result| result.deviation.rule() == Some(rule)).collect();
-        report.add(rule, answer(&of_rule));
+        let rule_results: Vec<_> = results.iter().filter(|result| result.deviation.rule() == Some(rule)).collect();
+        report.add(rule, answer(&rule_results));
     }
 }
 

@@ -185,9 +185,9 @@ impl ObjectInspector {
             return Ok(ObjectMatch::Missing);
         };
         let expected = Format::declared_as(declared.content_type);
-        let of_type =
+        let require_type =
             |found: Content| if found.format == expected { Ok(found) } else { Err(ContentError::OtherType(found.format)) };
-        match content.and_then(|(found, capture)| Ok((of_type(found)?, capture))) {
+        match content.and_then(|(found, capture)| Ok((require_type(found)?, capture))) {
             Ok((Content { width, height, .. }, capture)) => {
                 Ok(ObjectMatch::Match { etag: head.etag, bytes: head.size, size: Dimensions { width, height }, capture })
             }

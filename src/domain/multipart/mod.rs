@@ -113,9 +113,19 @@ pub struct Multipart {
     pub(super) late_transfers: LateTransfers,
 }
 
+/// An open multipart upload.
+#[derive(Debug)]
+pub struct OpenedMultipart {
+    /// The upload.
+    pub image: Image,
+    /// The layout of its parts.
+    pub layout: PartLayout,
+    /// Whether this call opened it. Otherwise it was found by its idempotency key.
+    pub is_new: bool,
+}
+
 impl Multipart {
-    /// Opens a multipart upload, or finds the one with the same idempotency key. Returns the upload, its layout, and whether this
-    /// call opened it.
+    /// Opens a multipart upload, or finds the one with the same idempotency key.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -124,21 +134,21 @@ impl Multipart {
         user: UserId,
         declared: &DeclaredMultipart<'_>,
         now: OffsetDateTime,
-    ) -> Result<(Image, PartLayout, bool), OpenError> {
-        let (upload, multipart) = self.validate_multipart(declared, now).map_err(OpenError::InvalidDeclaration)?;
+    ) -> Result<OpenedMultipart, OpenError> {
+        let (upload, layout) = self.validate_multipart(declared, now).map_err(OpenError::InvalidDeclaration)?;
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let idempotency = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
         for _ in 0..MAX_ATTEMPTS {
             if let Some(idempotency) = &idempotency
                 && let Some(image) = self.idempotency_keys.find_under_key(user, idempotency, now).await?
             {
-                let multipart = image.upload.part_layout().ok_or(OpenError::KeyReused)?;
+                let layout = image.upload.part_layout().ok_or(OpenError::KeyReused)?;
                 if image.status == ImageStatus::Pending && image.is_unopened() {
                     // The request that opened the upload was cancelled, or is still running.
-                    self.opening.create_multipart_in_s3(&image, multipart.checksums()).await?;
+                    self.opening.create_multipart_in_s3(&image, layout.checksums()).await?;
                     continue;
                 }
-                return Ok((image, multipart, false));
+                return Ok(OpenedMultipart { image, layout, is_new: false });
             }
             let id = ImageId::new();
             // No URL has been signed. Only the server completes the parts, so the object is created at its final key.
@@ -151,7 +161,7 @@ impl Multipart {
             if self.reservations.insert_reserved(user, &[(&image, image.expires_at)]).await? != [InsertOutcome::Inserted] {
                 continue;
             }
-            if let Err(error) = self.opening.create_multipart_in_s3(&image, multipart.checksums()).await {
+            if let Err(error) = self.opening.create_multipart_in_s3(&image, layout.checksums()).await {
                 // The client gets no id, and its next attempt opens another upload, so this one must not take quota for days. The
                 // sweeper aborts the upload that S3 may have opened.
                 if let Err(error) = self.lifecycle.delete_pending(&image, now).await {
@@ -160,7 +170,7 @@ impl Multipart {
                 return Err(error.into());
             }
             let expires_at = self.opening.opened_lifetimes(&image).expires_at;
-            return Ok((Image { expires_at, ..image }, multipart, true));
+            return Ok(OpenedMultipart { image: Image { expires_at, ..image }, layout, is_new: true });
         }
         Err(StoreError::Contention { what: "the user's reservations" }.into())
     }
@@ -181,16 +191,16 @@ impl Multipart {
         let file_name = FileName::parse(declared.file_name).map_err(DeclarationError::FileName);
         let content_type = validate_type(&self.settings, declared.content_type);
         let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(DeclarationError::Caption);
-        let placeholder_and_time = super::uploads::validate_placeholder_and_time(declared.thumb_hash, declared.taken_at, now);
-        match (file_name, content_type, size, multipart, caption, placeholder_and_time) {
+        let thumb_hash_and_time = super::uploads::validate_thumb_hash_and_time(declared.thumb_hash, declared.taken_at, now);
+        match (file_name, content_type, size, multipart, caption, thumb_hash_and_time) {
             (Ok(file_name), Ok(content_type), Ok(size), Some(Ok(multipart)), Ok(caption), Ok((thumb_hash, taken_at))) => {
                 let kind = UploadKind::Parts(multipart);
                 Ok((Upload { file_name, content_type, size, kind, caption, thumb_hash, taken_at }, multipart))
             }
-            (file_name, content_type, size, multipart, caption, placeholder_and_time) => {
+            (file_name, content_type, size, multipart, caption, thumb_hash_and_time) => {
                 let part_size = multipart.and_then(Result::err);
                 let broken = [file_name.err(), content_type.err(), size.err(), part_size, caption.err()];
-                Err(broken.into_iter().flatten().chain(placeholder_and_time.err().into_iter().flatten()).collect())
+                Err(broken.into_iter().flatten().chain(thumb_hash_and_time.err().into_iter().flatten()).collect())
             }
         }
     }

@@ -86,7 +86,7 @@ impl OrphanScanner {
         for prefix in PREFIXES {
             let mut next = None;
             loop {
-                let page = self.objects.list_page(prefix, next).await?;
+                let page = self.objects.object_page(prefix, next).await?;
                 for object in page.objects {
                     scan.compare(object, &mut records).await?;
                 }

@@ -306,16 +306,16 @@ mod tests {
     #[test]
     fn reused_token_is_repeated_or_rejected_or_ends_the_session() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(86_400);
-        let exchange = |ago: Duration, by_other_agent: bool| Exchange {
+        let exchange = |ago: Duration| Exchange {
             hash: [0; 32],
             salt: [0; 32],
             at: now - ago,
             agent: Some([1; 32]),
             network: None,
-            by_other_agent,
+            by_other_agent: false,
         };
         let (same, other) = (fingerprint(1), fingerprint(2));
-        let within = exchange(REUSE_GRACE, false);
+        let within = exchange(REUSE_GRACE);
         for (position, fingerprint, answer) in [
             (TokenPosition::Parent(&within), &same, ReuseDecision::Repeat),
             (TokenPosition::Parent(&within), &other, ReuseDecision::Reject),
@@ -324,7 +324,7 @@ mod tests {
         ] {
             assert_eq!(ReuseDecision::decide(&position, fingerprint, now), answer);
         }
-        let by_other_agent = exchange(REUSE_GRACE, true);
+        let by_other_agent = Exchange { by_other_agent: true, ..exchange(REUSE_GRACE) };
         for (position, fingerprint, answer) in [
             (TokenPosition::Parent(&by_other_agent), &same, ReuseDecision::Repeat),
             (TokenPosition::Parent(&by_other_agent), &other, ReuseDecision::EndSession),
@@ -333,7 +333,7 @@ mod tests {
         ] {
             assert_eq!(ReuseDecision::decide(&position, fingerprint, now), answer);
         }
-        let late = exchange(REUSE_GRACE + Duration::from_millis(1), false);
+        let late = exchange(REUSE_GRACE + Duration::from_millis(1));
         for fingerprint in [&same, &other] {
             for position in [
                 TokenPosition::Parent(&late),

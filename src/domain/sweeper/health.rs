@@ -64,8 +64,8 @@ impl Health {
     /// Returns the pause before the owner's next image.
     fn pause(&self, owner: &str) -> Duration {
         let outages = self.outages();
-        let of_all = if outages.owners.len() > 1 { outages.in_row } else { 0 };
-        match outages.of_owner.get(owner).copied().unwrap_or(0).max(of_all) {
+        let shared_outages = if outages.owners.len() > 1 { outages.in_row } else { 0 };
+        match outages.of_owner.get(owner).copied().unwrap_or(0).max(shared_outages) {
             0 => Duration::ZERO,
             // After eight failures the pause has reached its maximum; higher powers would overflow.
             failures => (FIRST_PAUSE * 2_u32.pow(failures.min(8) - 1)).min(LONGEST_PAUSE),

@@ -27,7 +27,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub use self::tally::Swept;
+pub use self::tally::{Swept, SweptRound};
 pub(super) use self::{image_sweeper::ImageSweeper, pair_watch::PairWatch};
 use self::{
     images::{QUEUE_BATCH, Round, SweepScope},
@@ -151,9 +151,9 @@ impl Sweeper {
             self.make_undated_due().await;
             loop {
                 let now = self.store.now().await?;
-                let (swept, more) = self.sweep_once(now).await?;
-                total += swept;
-                if !more {
+                let round = self.sweep_once(now).await?;
+                total += round.swept;
+                if !round.may_have_more {
                     self.report(now).await;
                     return Ok(total);
                 }
@@ -244,11 +244,11 @@ impl Sweeper {
         }
     }
 
-    /// Runs one round at `now`. The second value is whether anything was swept, so that more may be due.
+    /// Runs one round at `now`.
     ///
     /// # Errors
     /// [`StoreError`] if the database fails; a failure of one image is counted, and the image is retried later.
-    pub async fn sweep_once(&self, now: OffsetDateTime) -> Result<(Swept, bool), StoreError> {
+    pub async fn sweep_once(&self, now: OffsetDateTime) -> Result<SweptRound, StoreError> {
         // The lane has room for all images of a round. The round ends when the lane is empty.
         let (lane, queue) = slow_lane(LaneCapacity { all: QUEUE_BATCH, per_owner: QUEUE_BATCH });
         let tally = Tally::default();
@@ -260,21 +260,21 @@ impl Sweeper {
         let (round, ()) = tokio::join!(quick, self.sweep_slow(queue, &tally));
         // `valet sweep` may end after the round.
         self.store.wait_for_counts().await;
-        let (mut swept, more) = round?;
-        swept += tally.total();
-        Ok((swept, more))
+        let mut round = round?;
+        round.swept += tally.total();
+        Ok(round)
     }
 
     /// Runs one round. Slow images go to `lane`.
-    async fn sweep_round(&self, now: OffsetDateTime, lane: &SlowLane) -> Result<(Swept, bool), StoreError> {
+    async fn sweep_round(&self, now: OffsetDateTime, lane: &SlowLane) -> Result<SweptRound, StoreError> {
         // Boxed, because together they exceed a thread's stack in a debug build.
         Box::pin(self.prober.probe(now)).await;
         let round = Round::default();
         // Each part runs even if another one fails.
         let images = Box::pin(self.sweep_due(SweepScope::Round(now), &round, lane)).await;
-        let more = self.sweep_accounts(now, &round).await;
+        let is_more_due = self.sweep_accounts(now, &round).await;
         images?;
-        Ok((round.tally.total(), more? || round.may_have_more()))
+        Ok(SweptRound { may_have_more: is_more_due? || round.may_have_more(), swept: round.tally.total() })
     }
 
     /// Checks the keys of accounts, settles reservations and continues deletions of accounts. Returns whether more is due now.

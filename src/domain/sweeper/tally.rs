@@ -6,6 +6,15 @@ use parking_lot::Mutex;
 
 use crate::metrics::{METRICS, Metrics};
 
+/// Outcomes of one round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SweptRound {
+    /// Outcomes of the round.
+    pub swept: Swept,
+    /// Whether anything was swept, so that more may be due.
+    pub may_have_more: bool,
+}
+
 /// Outcomes of a sweep.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {

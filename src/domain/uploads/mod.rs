@@ -1,7 +1,7 @@
 //! Opens uploads: validates declarations, reserves quota, and presigns PUTs.
 //!
-//! This file has the declarations and their validation; `open` opens uploads, `idempotency` finds the upload of an idempotency
-//! key, `recent_uploads` guesses whether the bytes of an upload are known, `quota` explains why a reservation was rejected, `renew`
+//! This file has the service, the declarations with their validation, and the signing of PUTs; `open` opens uploads, `idempotency` finds the upload of an idempotency
+//! key, `recent_uploads` guesses whether the bytes of an upload are known, `quota` reads quotas and explains why a reservation was rejected, `renew`
 //! signs new URLs, `redeclare` changes the declaration of pending uploads. `open`, `renew` and `redeclare` work on batches, in a
 //! few round trips for any number.
 
@@ -292,15 +292,15 @@ impl Uploads {
         let sha256 = Sha256::parse(declared.sha256).map_err(DeclarationError::Sha256);
         let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(DeclarationError::Caption);
         let preview = declared.preview.map(validate_preview).transpose();
-        let placeholder_and_time = validate_placeholder_and_time(declared.thumb_hash, declared.taken_at, now);
-        match (file_name, content_type, size, sha256, caption, preview, placeholder_and_time) {
+        let thumb_hash_and_time = validate_thumb_hash_and_time(declared.thumb_hash, declared.taken_at, now);
+        match (file_name, content_type, size, sha256, caption, preview, thumb_hash_and_time) {
             (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption), Ok(preview), Ok((thumb_hash, taken_at))) => {
                 let kind = UploadKind::Put { sha256, preview };
                 Ok((Upload { file_name, content_type, size, kind, caption, thumb_hash, taken_at }, sha256))
             }
-            (file_name, content_type, size, sha256, caption, preview, placeholder_and_time) => {
+            (file_name, content_type, size, sha256, caption, preview, thumb_hash_and_time) => {
                 let broken = [file_name.err(), content_type.err(), size.err(), sha256.err(), caption.err()];
-                let error_lists = [placeholder_and_time.err(), preview.err()].into_iter().flatten().flatten();
+                let error_lists = [thumb_hash_and_time.err(), preview.err()].into_iter().flatten().flatten();
                 Err(broken.into_iter().flatten().chain(error_lists).collect())
             }
         }
@@ -373,7 +373,7 @@ fn validate_preview(declared: DeclaredPreview<'_>) -> Result<Preview, Vec<Declar
 }
 
 /// Validates the `ThumbHash` and the time taken. Each is `None` if it was not declared.
-pub(super) fn validate_placeholder_and_time(
+pub(super) fn validate_thumb_hash_and_time(
     thumb_hash: Option<&str>,
     taken_at: Option<&str>,
     now: OffsetDateTime,

@@ -1,4 +1,4 @@
-//! Explains why a reservation was rejected.
+//! The quotas of users: their bytes, and the reason why a reservation was rejected.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Explains rejected reservations.
+/// Reads quotas, and explains rejected reservations.
 #[derive(Debug)]
 pub(in crate::domain) struct Quota {
     pub(in crate::domain) store: Arc<Store>,
@@ -18,10 +18,10 @@ pub(in crate::domain) struct Quota {
 }
 
 impl Quota {
-    /// Returns, as the error, why a reservation of `size` bytes was rejected; `Ok` if it would succeed now.
-    pub(in crate::domain) async fn explain_rejection(&self, user: UserId, size: u64) -> Result<(), OpenError> {
+    /// Returns, as the error, why a reservation of `bytes` was rejected; `Ok` if it would succeed now.
+    pub(in crate::domain) async fn explain_rejection(&self, user: UserId, bytes: u64) -> Result<(), OpenError> {
         let usage = self.store.usage(user).await?;
-        self.quota_error(usage, size).map_or(Ok(()), Err)
+        self.quota_error(usage, bytes).map_or(Ok(()), Err)
     }
 
     /// Returns why an upload of `bytes` is rejected; `None` if it would be accepted.

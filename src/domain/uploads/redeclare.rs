@@ -16,9 +16,9 @@ use crate::{
 };
 
 impl Uploads {
-    /// Replaces the declarations of the pending uploads that requests were `matched` with, by the last one if several match the
-    /// same upload. Returns the requests to be answered with the upload. A request whose larger preview exceeds the quota gets
-    /// its error in `results`.
+    /// Replaces the declaration of each pending upload by that of the request that was `matched` with it, the last one if there
+    /// are several. Returns the requests that are to be answered with the upload. A request whose larger preview exceeds the
+    /// quota gets its error in `results`.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -48,8 +48,8 @@ impl Uploads {
                 Err(error) => results[request.index] = Some(Err(error)),
             }
         }
-        let latest: Vec<_> = latest.values().map(|(image, upload)| (*image, upload)).collect();
-        self.store.images.redeclare_all(&latest).await?;
+        let declarations: Vec<_> = latest.values().map(|(image, upload)| (*image, upload)).collect();
+        self.store.images.redeclare_all(&declarations).await?;
         Ok(accepted)
     }
 
@@ -71,7 +71,7 @@ impl Uploads {
             if let Some(error) = self.quota.excess_error(usage, bytes - image.reserved) {
                 return Err(error);
             }
-            // Others may take the bytes after the usage was read: the step is announced only if the quota permits it then.
+            // Other requests may take the bytes after the usage was read, so the announcement of the step checks the quota again.
             if let Some(growth) = image.growth_step(bytes)
                 && let StepOutcome::Applied(images) = self.store.grow_reservation(user, &growth, self.reservations.limits).await?
                 && !images.is_empty()

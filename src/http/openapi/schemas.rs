@@ -36,16 +36,16 @@ const CLOSED: [&str; 19] = [
     "UppyRequest",
 ];
 
-/// JSON Schema keywords of a member that some schemas have.
-struct Limit {
+/// JSON Schema keywords that a member of some schemas gets.
+struct MemberKeywords {
     schemas: &'static [&'static str],
     member: &'static str,
     keywords: Value,
 }
 
-/// Returns the keywords of a member in some schemas.
-fn limit(schemas: &'static [&'static str], member: &'static str, keywords: Value) -> Limit {
-    Limit { schemas, member, keywords }
+/// Returns the keywords of a member of some schemas.
+fn member(schemas: &'static [&'static str], member: &'static str, keywords: Value) -> MemberKeywords {
+    MemberKeywords { schemas, member, keywords }
 }
 
 /// Adds limits, `additionalProperties` and examples to the schemas.
@@ -55,10 +55,10 @@ pub(super) fn describe(schemas: &mut Value) {
             schema.insert("additionalProperties".to_owned(), false.into());
         }
     }
-    for limit in [accounts(), backend(), uploads(), multipart(), answers(), uppy()].into_iter().flatten() {
-        for schema in limit.schemas {
-            let member = schemas.pointer_mut(&format!("/{schema}/properties/{}", limit.member)).and_then(Value::as_object_mut);
-            if let (Some(member), Value::Object(keywords)) = (member, &limit.keywords) {
+    for added in [accounts(), backend(), uploads(), multipart(), responses(), uppy()].into_iter().flatten() {
+        for schema in added.schemas {
+            let member = schemas.pointer_mut(&format!("/{schema}/properties/{}", added.member)).and_then(Value::as_object_mut);
+            if let (Some(member), Value::Object(keywords)) = (member, &added.keywords) {
                 member.extend(keywords.clone());
             }
         }
@@ -70,84 +70,90 @@ pub(super) fn describe(schemas: &mut Value) {
     }
 }
 
-fn accounts() -> Vec<Limit> {
+/// Returns the keywords of the accounts' operations.
+fn accounts() -> Vec<MemberKeywords> {
     let new_password = || json!({ "format": "password", "minLength": 12, "maxLength": 1024 });
     vec![
-        limit(&["SignInCredentials"], "email", json!({ "minLength": 3, "maxLength": 254 })),
-        limit(&["SignInCredentials"], "password", new_password()),
-        limit(&["PasswordChange"], "currentPassword", json!({ "format": "password" })),
-        limit(&["PasswordChange"], "newPassword", new_password()),
-        limit(&["AccountDeletion"], "password", json!({ "format": "password" })),
-        limit(&["UserAccount"], "email", json!({ "format": "email" })),
-        limit(&["AuthSession"], "tokenType", json!({ "enum": ["Bearer"] })),
+        member(&["SignInCredentials"], "email", json!({ "minLength": 3, "maxLength": 254 })),
+        member(&["SignInCredentials"], "password", new_password()),
+        member(&["PasswordChange"], "currentPassword", json!({ "format": "password" })),
+        member(&["PasswordChange"], "newPassword", new_password()),
+        member(&["AccountDeletion"], "password", json!({ "format": "password" })),
+        member(&["UserAccount"], "email", json!({ "format": "email" })),
+        member(&["AuthSession"], "tokenType", json!({ "enum": ["Bearer"] })),
     ]
 }
 
-fn backend() -> Vec<Limit> {
+/// Returns the keywords of the operations for the app's backend.
+fn backend() -> Vec<MemberKeywords> {
     vec![
-        limit(&["AppTokenRequest"], "subject", json!({ "minLength": 1, "maxLength": Subject::MAX_CHARS })),
-        limit(&["AppTokenRequest"], "expiresIn", json!({ "minimum": MIN_LIFETIME, "maximum": MAX_LIFETIME })),
-        limit(&["AppTokenRequest", "AdminUser"], "email", json!({ "format": "email" })),
-        limit(&["AppToken"], "tokenType", json!({ "enum": ["Bearer"] })),
-        limit(&["UserQuota"], "bytes", json!({ "maximum": MAX_QUOTA })),
+        member(&["AppTokenRequest"], "subject", json!({ "minLength": 1, "maxLength": Subject::MAX_CHARS })),
+        member(&["AppTokenRequest"], "expiresIn", json!({ "minimum": MIN_LIFETIME, "maximum": MAX_LIFETIME })),
+        member(&["AppTokenRequest", "AdminUser"], "email", json!({ "format": "email" })),
+        member(&["AppToken"], "tokenType", json!({ "enum": ["Bearer"] })),
+        member(&["UserQuota"], "bytes", json!({ "maximum": MAX_QUOTA })),
     ]
 }
 
-fn uploads() -> Vec<Limit> {
+/// Returns the keywords of uploads and images.
+fn uploads() -> Vec<MemberKeywords> {
     const NEW: &[&str] = &["NewUpload", "BatchUpload", "NewMultipart"];
     let sha256 = json!({ "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$" });
     vec![
-        limit(NEW, "fileName", json!({ "minLength": 1 })),
-        limit(NEW, "size", json!({ "minimum": 1 })),
-        limit(&["NewPreview"], "size", json!({ "minimum": 1, "maximum": Preview::MAX_BYTES })),
+        member(NEW, "fileName", json!({ "minLength": 1 })),
+        member(NEW, "size", json!({ "minimum": 1 })),
+        member(&["NewPreview"], "size", json!({ "minimum": 1, "maximum": Preview::MAX_BYTES })),
         // Not `format: byte`: generators disagree on whether they encode, and some compare the number of bytes with the text's
         // limits.
-        limit(NEW, "thumbHash", json!({ "minLength": 4, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]+={0,2}$" })),
-        limit(NEW, "takenAt", json!({ "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(Z|[+-]\d{2}:\d{2})?$" })),
-        limit(&["NewUpload", "BatchUpload", "NewPreview", "PartToSign"], "sha256", sha256),
-        limit(&["BatchUpload"], "idempotencyKey", json!({ "minLength": 1, "maxLength": 255 })),
-        limit(&["UploadBatch"], "items", json!({ "minItems": 1, "maxItems": batch::MAX_ITEMS })),
-        limit(&["ImageIds"], "ids", json!({ "minItems": 1, "maxItems": batch::MAX_ITEMS })),
-        limit(NEW, "caption", json!({ "maxLength": Caption::MAX_CHARS })),
-        limit(&["ImageUpdate", "UppyRequest"], "caption", json!({ "maxLength": Caption::MAX_CHARS })),
+        member(NEW, "thumbHash", json!({ "minLength": 4, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]+={0,2}$" })),
+        member(NEW, "takenAt", json!({ "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(Z|[+-]\d{2}:\d{2})?$" })),
+        member(&["NewUpload", "BatchUpload", "NewPreview", "PartToSign"], "sha256", sha256),
+        member(&["BatchUpload"], "idempotencyKey", json!({ "minLength": 1, "maxLength": 255 })),
+        member(&["UploadBatch"], "items", json!({ "minItems": 1, "maxItems": batch::MAX_ITEMS })),
+        member(&["ImageIds"], "ids", json!({ "minItems": 1, "maxItems": batch::MAX_ITEMS })),
+        member(NEW, "caption", json!({ "maxLength": Caption::MAX_CHARS })),
+        member(&["ImageUpdate", "UppyRequest"], "caption", json!({ "maxLength": Caption::MAX_CHARS })),
     ]
 }
 
-fn multipart() -> Vec<Limit> {
+/// Returns the keywords of multipart uploads.
+fn multipart() -> Vec<MemberKeywords> {
     vec![
-        limit(
+        member(
             &["NewMultipart"],
             "partSize",
             json!({ "minimum": PartLayout::MIN_PART_SIZE, "maximum": PartLayout::MAX_PART_SIZE }),
         ),
-        limit(&["PartToSign", "UppyRequest"], "partNumber", part_number()),
-        limit(&["PartsToSign"], "parts", json!({ "minItems": 1, "maxItems": MAX_PARTS_PER_REQUEST })),
+        member(&["PartToSign", "UppyRequest"], "partNumber", part_number()),
+        member(&["PartsToSign"], "parts", json!({ "minItems": 1, "maxItems": MAX_PARTS_PER_REQUEST })),
     ]
 }
 
+/// Returns the keywords of the number of a part.
 fn part_number() -> Value {
     json!({ "format": "int32", "minimum": 1, "maximum": PartLayout::MAX_PARTS })
 }
 
 /// Returns the keywords of members of responses.
-fn answers() -> Vec<Limit> {
+fn responses() -> Vec<MemberKeywords> {
     const WITH_URL: &[&str] = &["GalleryImage", "PresignedRequest", "DownloadUrl", "UppyForm", "UppyPartUrl", "UppySignature"];
     vec![
-        limit(WITH_URL, "url", json!({ "format": "uri" })),
-        limit(&["GalleryImage"], "previewUrl", json!({ "format": "uri" })),
-        limit(&["UppyJoined"], "location", json!({ "format": "uri" })),
-        limit(&["Problem"], "type", json!({ "format": "uri" })),
-        limit(&["Problem"], "status", json!({ "minimum": 400, "maximum": 599 })),
-        limit(&["HealthStatus"], "status", json!({ "enum": ["ok"] })),
+        member(WITH_URL, "url", json!({ "format": "uri" })),
+        member(&["GalleryImage"], "previewUrl", json!({ "format": "uri" })),
+        member(&["UppyJoined"], "location", json!({ "format": "uri" })),
+        member(&["Problem"], "type", json!({ "format": "uri" })),
+        member(&["Problem"], "status", json!({ "minimum": 400, "maximum": 599 })),
+        member(&["HealthStatus"], "status", json!({ "enum": ["ok"] })),
     ]
 }
 
-fn uppy() -> Vec<Limit> {
+/// Returns the keywords of Uppy's operations.
+fn uppy() -> Vec<MemberKeywords> {
     vec![
-        limit(&["UppyFile"], "filename", json!({ "minLength": 1 })),
-        limit(&["UppyRequest"], "size", json!({ "minimum": 1 })),
-        limit(&["UppyPartToJoin"], "PartNumber", part_number()),
-        limit(&["UppyPartsToJoin"], "parts", json!({ "minItems": 1, "maxItems": PartLayout::MAX_PARTS })),
-        limit(&["UppyForm"], "method", json!({ "enum": ["POST"] })),
+        member(&["UppyFile"], "filename", json!({ "minLength": 1 })),
+        member(&["UppyRequest"], "size", json!({ "minimum": 1 })),
+        member(&["UppyPartToJoin"], "PartNumber", part_number()),
+        member(&["UppyPartsToJoin"], "parts", json!({ "minItems": 1, "maxItems": PartLayout::MAX_PARTS })),
+        member(&["UppyForm"], "method", json!({ "enum": ["POST"] })),
     ]
 }

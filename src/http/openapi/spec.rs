@@ -38,7 +38,7 @@ pub fn operations(switches: Switches) -> Vec<DocumentedOperation> {
     let text = if switches.uppy { service().spec() } else { service_without_uppy().spec() };
     // poem-openapi's text always has this form; a test compares the result with the document.
     let spec: Option<Spec> = serde_json::from_str(&text).ok();
-    let of_path = |(path, methods): (String, BTreeMap<String, SpecOperation>)| {
+    let operations_of = |(path, methods): (String, BTreeMap<String, SpecOperation>)| {
         methods.into_iter().map(move |(method, operation)| DocumentedOperation {
             path: path.clone(),
             method: method.to_uppercase(),
@@ -46,5 +46,5 @@ pub fn operations(switches: Switches) -> Vec<DocumentedOperation> {
             has_body: operation.request_body.is_some(),
         })
     };
-    spec.into_iter().flat_map(|spec| spec.paths).flat_map(of_path).collect()
+    spec.into_iter().flat_map(|spec| spec.paths).flat_map(operations_of).collect()
 }

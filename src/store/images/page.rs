@@ -363,8 +363,8 @@ pub(super) fn ready_after(user: UserId, order: GalleryOrder, after: Option<Posit
             if order == GalleryOrder::Uploaded {
                 earlier.insert("$gte", FIRST_SORT_TIME);
             }
-            let of_same_time = doc! { field: not_a_list(doc! { "$eq": at }), "_id": id_before(id) };
-            let mut following = vec![of_same_time, doc! { field: not_a_list(earlier) }];
+            let same_time_filter = doc! { field: not_a_list(doc! { "$eq": at }), "_id": id_before(id) };
+            let mut following = vec![same_time_filter, doc! { field: not_a_list(earlier) }];
             if order == GalleryOrder::Taken {
                 following.push(doc! { field: not_a_list(doc! { "$eq": null }) });
             }

@@ -151,7 +151,7 @@ mod tests {
     fn rules_that_delete_images_are_distinguished_from_others() {
         let days = |n| LifecycleExpiration::builder().days(n).build();
         let tag = Tag::builder().key("a").value("b").build().unwrap();
-        let and = |of: LifecycleRuleAndOperator| LifecycleRuleFilter::builder().and(of).build();
+        let and = |operator: LifecycleRuleAndOperator| LifecycleRuleFilter::builder().and(operator).build();
         let expiring = |filter| BucketLifecycle::from_rules(&[rule(filter).expiration(days(3)).build().unwrap()]).expiring;
         for (text, wanted) in [
             ("", vec!["u/", "in/", "valet/"]),

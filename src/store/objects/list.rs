@@ -68,11 +68,11 @@ pub struct ListPosition {
 }
 
 impl ListPosition {
-    /// Returns the marker at which a truncated listing continues; `None` at its end, and if the store returns no marker or the
-    /// same one again.
+    /// Returns the position at which a truncated listing continues; `None` at its end, and if the store returns no position or
+    /// that of the `last` page again.
     fn after(is_truncated: Option<bool>, key: Option<&str>, id: Option<&str>, last: Option<&Self>) -> Option<Self> {
-        let marker = Self { key: key?.to_owned(), id: id.filter(|id| !id.is_empty()).map(str::to_owned) };
-        (is_truncated == Some(true) && last != Some(&marker)).then_some(marker)
+        let position = Self { key: key?.to_owned(), id: id.filter(|id| !id.is_empty()).map(str::to_owned) };
+        (is_truncated == Some(true) && last != Some(&position)).then_some(position)
     }
 }
 
@@ -90,7 +90,7 @@ impl Objects {
     /// [`StoreError`].
     pub async fn upload_page(&self, prefix: &str, after: Option<ListPosition>) -> Result<Option<UploadPage>, StoreError> {
         let list = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix);
-        let (key, id) = after.clone().map_or((None, None), |marker| (Some(marker.key), marker.id));
+        let (key, id) = after.clone().map_or((None, None), |position| (Some(position.key), position.id));
         let page = match list.set_key_marker(key).set_upload_id_marker(id).send().await {
             Ok(page) => page,
             Err(error) if is_unavailable(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
@@ -112,7 +112,7 @@ impl Objects {
     /// [`StoreError`].
     pub async fn version_page(&self, prefix: &str, after: Option<ListPosition>) -> Result<Option<VersionPage>, StoreError> {
         let list = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix);
-        let (key, id) = after.clone().map_or((None, None), |marker| (Some(marker.key), marker.id));
+        let (key, id) = after.clone().map_or((None, None), |position| (Some(position.key), position.id));
         let page = match list.set_key_marker(key).set_version_id_marker(id).send().await {
             Ok(page) => page,
             Err(error) if is_unavailable(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
@@ -131,7 +131,7 @@ impl Objects {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn list_page(&self, prefix: &str, token: Option<String>) -> Result<ObjectPage, StoreError> {
+    pub async fn object_page(&self, prefix: &str, token: Option<String>) -> Result<ObjectPage, StoreError> {
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).set_continuation_token(token.clone());
         let listed = list.send().await.map_err(|error| error_of("ListObjectsV2", &error))?;
         let object = |object: &aws_sdk_s3::types::Object| {

@@ -76,8 +76,8 @@ impl Objects {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn lifecycle_rules(&self) -> Result<Setting<BucketLifecycle>, StoreError> {
-        self.lifecycle().await?.try_map(|lifecycle| Ok(BucketLifecycle::from_rules(lifecycle.rules())))
+    pub async fn lifecycle_effects(&self) -> Result<Setting<BucketLifecycle>, StoreError> {
+        self.lifecycle_configuration().await?.try_map(|lifecycle| Ok(BucketLifecycle::from_rules(lifecycle.rules())))
     }
 
     /// Sets a rule that aborts multipart uploads older than `days`; every other rule stays as it is.
@@ -85,7 +85,7 @@ impl Objects {
     /// # Errors
     /// [`StoreError`]; nothing is written when the present rules cannot be read.
     pub async fn abort_abandoned_after(&self, days: i32) -> Result<Change, StoreError> {
-        let present = match self.lifecycle().await? {
+        let present = match self.lifecycle_configuration().await? {
             Setting::Set(present) => Some(present),
             Setting::Unset => None,
             Setting::Unsupported => return Ok(Change::Unsupported),
@@ -114,7 +114,7 @@ impl Objects {
     }
 
     /// Returns the lifecycle configuration.
-    async fn lifecycle(&self) -> Result<Setting<GetBucketLifecycleConfigurationOutput>, StoreError> {
+    async fn lifecycle_configuration(&self) -> Result<Setting<GetBucketLifecycleConfigurationOutput>, StoreError> {
         let got = self.client.get_bucket_lifecycle_configuration().bucket(&self.bucket).send().await;
         setting("GetBucketLifecycleConfiguration", Absence::Code("NoSuchLifecycleConfiguration"), got)
     }
@@ -127,7 +127,7 @@ impl Objects {
         let got = self.client.get_public_access_block().bucket(&self.bucket).send().await;
         setting("GetPublicAccessBlock", Absence::Code("NoSuchPublicAccessBlockConfiguration"), got)?.try_map(|got| {
             let flags = got.public_access_block_configuration();
-            let flag = |of: fn(&PublicAccessBlockConfiguration) -> Option<bool>| flags.and_then(of).unwrap_or(false);
+            let flag = |read: fn(&PublicAccessBlockConfiguration) -> Option<bool>| flags.and_then(read).unwrap_or(false);
             Ok(AccessBlock {
                 block_acls: flag(PublicAccessBlockConfiguration::block_public_acls),
                 ignore_acls: flag(PublicAccessBlockConfiguration::ignore_public_acls),

@@ -34,7 +34,7 @@ async fn sweeper_may_die_at_every_await_point() {
     // Each round is polled a little further, until one finishes with nothing left to do.
     for polls in 1.. {
         match poll_at_most(app.app.valet.sweeper.sweep_once(now), polls).await {
-            Some(Ok((_, false))) if live_documents(&app, &ada.id).await.is_empty() => break,
+            Some(Ok(round)) if !round.may_have_more && live_documents(&app, &ada.id).await.is_empty() => break,
             Some(_) => {}
             None => crashes += 1,
         }

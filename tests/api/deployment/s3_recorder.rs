@@ -82,41 +82,43 @@ fn permissions_of(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<RecordedReque
         () => return vec![],
     };
     let request = |operation, action, key: &str| RecordedRequest { operation, action, key: key.to_owned(), auth_type };
-    let of_key = |operation, action| vec![request(operation, action, &key)];
+    let requests_of_key = |operation, action| vec![request(operation, action, &key)];
     let source = parts.headers.get("x-amz-copy-source").map(|source| format!("/{}", source.to_str().unwrap()));
     match (parts.method.as_str(), key.is_empty()) {
-        ("GET", false) if has("uploadId") => of_key("ListParts", "s3:ListMultipartUploadParts"),
-        ("GET", false) => of_key("GetObject", "s3:GetObject"),
-        ("HEAD", false) => of_key("HeadObject", "s3:GetObject"),
-        ("PUT", false) if has("partNumber") => of_key("UploadPart", "s3:PutObject"),
+        ("GET", false) if has("uploadId") => requests_of_key("ListParts", "s3:ListMultipartUploadParts"),
+        ("GET", false) => requests_of_key("GetObject", "s3:GetObject"),
+        ("HEAD", false) => requests_of_key("HeadObject", "s3:GetObject"),
+        ("PUT", false) if has("partNumber") => requests_of_key("UploadPart", "s3:PutObject"),
         ("PUT", false) if source.is_some() => {
             let from = source.unwrap().strip_prefix(bucket).unwrap().trim_start_matches('/').to_owned();
             vec![request("CopyObject", "s3:GetObject", &from), request("CopyObject", "s3:PutObject", &key)]
         }
-        ("PUT", false) => of_key("PutObject", "s3:PutObject"),
-        ("POST", false) if has("uploads") => of_key("CreateMultipartUpload", "s3:PutObject"),
-        ("POST", false) if has("uploadId") => of_key("CompleteMultipartUpload", "s3:PutObject"),
-        ("DELETE", false) if has("uploadId") => of_key("AbortMultipartUpload", "s3:AbortMultipartUpload"),
-        ("DELETE", false) if has("versionId") => of_key("DeleteObject", "s3:DeleteObjectVersion"),
-        ("DELETE", false) => of_key("DeleteObject", "s3:DeleteObject"),
+        ("PUT", false) => requests_of_key("PutObject", "s3:PutObject"),
+        ("POST", false) if has("uploads") => requests_of_key("CreateMultipartUpload", "s3:PutObject"),
+        ("POST", false) if has("uploadId") => requests_of_key("CompleteMultipartUpload", "s3:PutObject"),
+        ("DELETE", false) if has("uploadId") => requests_of_key("AbortMultipartUpload", "s3:AbortMultipartUpload"),
+        ("DELETE", false) if has("versionId") => requests_of_key("DeleteObject", "s3:DeleteObjectVersion"),
+        ("DELETE", false) => requests_of_key("DeleteObject", "s3:DeleteObject"),
         ("POST", true) => vec![request("PostObject", "s3:PutObject", &form.unwrap())],
-        ("HEAD", true) => of_key("HeadBucket", "s3:ListBucket"),
-        ("GET", true) if has("versions") => of_key("ListObjectVersions", "s3:ListBucketVersions"),
-        ("GET", true) if has("uploads") => of_key("ListMultipartUploads", "s3:ListBucketMultipartUploads"),
-        ("GET", true) if has("list-type") => of_key("ListObjectsV2", "s3:ListBucket"),
-        ("GET", true) if has("cors") => of_key("GetBucketCors", "s3:GetBucketCORS"),
-        ("PUT", true) if has("cors") => of_key("PutBucketCors", "s3:PutBucketCORS"),
-        ("GET", true) if has("lifecycle") => of_key("GetBucketLifecycleConfiguration", "s3:GetLifecycleConfiguration"),
-        ("PUT", true) if has("lifecycle") => of_key("PutBucketLifecycleConfiguration", "s3:PutLifecycleConfiguration"),
-        ("GET", true) if has("notification") => of_key("GetBucketNotificationConfiguration", "s3:GetBucketNotification"),
-        ("PUT", true) if has("notification") => of_key("PutBucketNotificationConfiguration", "s3:PutBucketNotification"),
-        ("GET", true) if has("object-lock") => of_key("GetObjectLockConfiguration", "s3:GetBucketObjectLockConfiguration"),
-        ("GET", true) if has("publicAccessBlock") => of_key("GetPublicAccessBlock", "s3:GetBucketPublicAccessBlock"),
-        ("PUT", true) if has("publicAccessBlock") => of_key("PutPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
+        ("HEAD", true) => requests_of_key("HeadBucket", "s3:ListBucket"),
+        ("GET", true) if has("versions") => requests_of_key("ListObjectVersions", "s3:ListBucketVersions"),
+        ("GET", true) if has("uploads") => requests_of_key("ListMultipartUploads", "s3:ListBucketMultipartUploads"),
+        ("GET", true) if has("list-type") => requests_of_key("ListObjectsV2", "s3:ListBucket"),
+        ("GET", true) if has("cors") => requests_of_key("GetBucketCors", "s3:GetBucketCORS"),
+        ("PUT", true) if has("cors") => requests_of_key("PutBucketCors", "s3:PutBucketCORS"),
+        ("GET", true) if has("lifecycle") => requests_of_key("GetBucketLifecycleConfiguration", "s3:GetLifecycleConfiguration"),
+        ("PUT", true) if has("lifecycle") => requests_of_key("PutBucketLifecycleConfiguration", "s3:PutLifecycleConfiguration"),
+        ("GET", true) if has("notification") => requests_of_key("GetBucketNotificationConfiguration", "s3:GetBucketNotification"),
+        ("PUT", true) if has("notification") => requests_of_key("PutBucketNotificationConfiguration", "s3:PutBucketNotification"),
+        ("GET", true) if has("object-lock") => {
+            requests_of_key("GetObjectLockConfiguration", "s3:GetBucketObjectLockConfiguration")
+        }
+        ("GET", true) if has("publicAccessBlock") => requests_of_key("GetPublicAccessBlock", "s3:GetBucketPublicAccessBlock"),
+        ("PUT", true) if has("publicAccessBlock") => requests_of_key("PutPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
         // Browsers send preflights without a signature.
         ("OPTIONS", _) => vec![],
         // This name matches no call of the source, so the test fails.
-        _ => of_key("a call without a row here", "none"),
+        _ => requests_of_key("a call without a row here", "none"),
     }
 }
 

@@ -112,16 +112,16 @@ async fn form_outside_its_policy_is_rejected() {
     let valid = form(&server, 0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", "204")]);
     expect(post(&server, &valid, &"x".repeat(21)).await, 400, "EntityTooLarge").await;
     expect(post(&server, &valid, "x").await, 400, "EntityTooSmall").await;
-    let with = |name: &str, value: &str| {
+    let with_field = |name: &str, value: &str| {
         let mut fields = valid.clone();
         fields.retain(|(field, _)| field != name);
         fields.push((name.to_owned(), value.to_owned()));
         fields
     };
     for (name, value) in [("key", "elsewhere"), ("content-type", "text/html"), ("x-amz-meta-a", "b"), ("bucket", "another")] {
-        assert_eq!(post(&server, &with(name, value), "ten bytes!").await.status(), 403, "{name}");
+        assert_eq!(post(&server, &with_field(name, value), "ten bytes!").await.status(), 403, "{name}");
     }
-    let forged = with("x-amz-signature", &"0".repeat(64));
+    let forged = with_field("x-amz-signature", &"0".repeat(64));
     expect(post(&server, &forged, "ten bytes!").await, 403, "SignatureDoesNotMatch").await;
     let mut unsigned = valid.clone();
     unsigned.retain(|(field, _)| field == "key");

@@ -149,13 +149,13 @@ async fn policy_conditions_are_interpreted_like_aws() {
 #[tokio::test]
 async fn rejected_form_names_the_bound_or_condition() {
     let server = Server::start().await;
-    let with = |condition: Value| Post::new().with(condition, &[]).signed();
+    let form_with = |condition: Value| Post::new().with(condition, &[]).signed();
     for (condition, code, member) in [
         (json!(["content-length-range", 1, 9]), "EntityTooLarge", "<MaxSizeAllowed>9</MaxSizeAllowed>"),
         (json!(["content-length-range", "11", "20"]), "EntityTooSmall", "<MinSizeAllowed>11</MinSizeAllowed>"),
         (json!({"acl": "private"}), "AccessDenied", "Policy Condition failed: [\"eq\", \"$acl\", \"private\"]"),
     ] {
-        let text = expect(send(&server, &with(condition)).await, if code == "AccessDenied" { 403 } else { 400 }, code).await;
+        let text = expect(send(&server, &form_with(condition)).await, if code == "AccessDenied" { 403 } else { 400 }, code).await;
         assert!(text.replace("&quot;", "\"").contains(member), "{text}");
     }
     server.end().await;

@@ -239,25 +239,25 @@ async fn malformed_queries_and_other_regions_are_rejected_like_aws() {
     server.put("k", b"x").await;
     let url = server.sign_get("k").await;
     let get = async |url: String| server.http.get(url).send().await.unwrap();
-    let without = |name: &str| {
+    let url_without = |name: &str| {
         let (head, query) = url.split_once('?').unwrap();
         let others: Vec<_> = query.split('&').filter(|pair| !pair.starts_with(name)).collect();
         format!("{head}?{}", others.join("&"))
     };
-    let with = |name: &str, value: &str| format!("{}&{name}={value}", without(name));
+    let url_with = |name: &str, value: &str| format!("{}&{name}={value}", url_without(name));
     let scope = |region: &str, service: &str| {
-        with("X-Amz-Credential", &format!("{ACCESS}%2F20260101%2F{region}%2F{service}%2Faws4_request"))
+        url_with("X-Amz-Credential", &format!("{ACCESS}%2F20260101%2F{region}%2F{service}%2Faws4_request"))
     };
     for (case, url, expected) in [
-        ("no algorithm", without("X-Amz-Algorithm"), "requires the X-Amz-Algorithm"),
-        ("no credential", without("X-Amz-Credential"), "requires the X-Amz-Algorithm"),
-        ("no date", without("X-Amz-Date"), "requires the X-Amz-Algorithm"),
-        ("no signed headers", without("X-Amz-SignedHeaders"), "requires the X-Amz-Algorithm"),
-        ("no life", without("X-Amz-Expires"), "requires the X-Amz-Algorithm"),
-        ("algorithm", with("X-Amz-Algorithm", "AWS4-HMAC-SHA1"), "only supports"),
-        ("date", with("X-Amz-Date", "yesterday"), "X-Amz-Date must be"),
-        ("day", with("X-Amz-Date", "20260101T000000Z"), "This date is not the same as X-Amz-Date: &quot;20260101&quot;"),
-        ("credential", with("X-Amz-Credential", "abc"), "mal-formed"),
+        ("no algorithm", url_without("X-Amz-Algorithm"), "requires the X-Amz-Algorithm"),
+        ("no credential", url_without("X-Amz-Credential"), "requires the X-Amz-Algorithm"),
+        ("no date", url_without("X-Amz-Date"), "requires the X-Amz-Algorithm"),
+        ("no signed headers", url_without("X-Amz-SignedHeaders"), "requires the X-Amz-Algorithm"),
+        ("no life", url_without("X-Amz-Expires"), "requires the X-Amz-Algorithm"),
+        ("algorithm", url_with("X-Amz-Algorithm", "AWS4-HMAC-SHA1"), "only supports"),
+        ("date", url_with("X-Amz-Date", "yesterday"), "X-Amz-Date must be"),
+        ("day", url_with("X-Amz-Date", "20260101T000000Z"), "This date is not the same as X-Amz-Date: &quot;20260101&quot;"),
+        ("credential", url_with("X-Amz-Credential", "abc"), "mal-formed"),
         ("service", scope("us-east-1", "ec2"), "incorrect service"),
         ("region", scope("eu-west-1", "s3"), "the region &apos;eu-west-1&apos; is wrong; expecting &apos;us-east-1&apos;"),
     ] {

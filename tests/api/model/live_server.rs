@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{
-    Declared, Op, SWEEPS, Which, Who,
+    Declared, ImageIndex, Op, SWEEPS, UserIndex,
     reference_model::{Model, Outcome},
 };
 use crate::app::{Answer, Caller, TestApp, fixture, sha256};
@@ -128,110 +128,110 @@ impl<'a> Live<'a> {
     }
 
     /// Returns the id of an image of the model, or an unknown id.
-    fn id(model: &Model, which: Which) -> String {
-        model.images.get(which).map_or_else(|| uuid::Uuid::now_v7().to_string(), |image| image.id.clone())
+    fn id(model: &Model, index: ImageIndex) -> String {
+        model.images.get(index).map_or_else(|| uuid::Uuid::now_v7().to_string(), |image| image.id.clone())
     }
 
     /// Returns the path of an image, and of a call about it.
-    fn path(model: &Model, which: Which, call: &str) -> String {
-        format!("/api/images/{}{call}", Self::id(model, which))
+    fn path(model: &Model, index: ImageIndex, call: &str) -> String {
+        format!("/api/images/{}{call}", Self::id(model, index))
     }
 
     /// Returns the body of a batch for these images.
-    fn ids(model: &Model, which: &[Which]) -> Value {
-        json!({ "ids": which.iter().map(|which| Self::id(model, *which)).collect::<Vec<_>>() })
+    fn ids(model: &Model, indexes: &[ImageIndex]) -> Value {
+        json!({ "ids": indexes.iter().map(|index| Self::id(model, *index)).collect::<Vec<_>>() })
     }
 
     /// Sends a POST as a user, with this idempotency key if there is one.
-    async fn post(&self, who: Who, path: &str, body: Value, key: Option<u8>) -> Answer {
+    async fn post(&self, user: UserIndex, path: &str, body: Value, key: Option<u8>) -> Answer {
         let call = |request: reqwest::RequestBuilder| match key {
             Some(key) => request.header("idempotency-key", format!("key-{key}")).json(&body),
             None => request.json(&body),
         };
-        self.users[who].send(Method::POST, path, call).await
+        self.users[user].send(Method::POST, path, call).await
     }
 
     /// Makes a batch call for these images.
-    async fn post_ids(&self, model: &Model, who: Who, path: &str, which: &[Which]) -> Answer {
-        self.post(who, path, Self::ids(model, which), None).await
+    async fn post_ids(&self, model: &Model, user: UserIndex, path: &str, indexes: &[ImageIndex]) -> Answer {
+        self.post(user, path, Self::ids(model, indexes), None).await
     }
 
     /// Makes a step through the API, and compares the answer with the model.
     pub async fn step(&self, model: &mut Model, op: &Op, at: usize) {
         let step = Step { at, op };
         match op {
-            Op::Upload(who, declared, key) => self.upload(model, step, *who, *declared, *key).await,
-            Op::UploadBatch(who, items, key) => self.upload_batch(model, step, *who, items, *key).await,
-            Op::Unstorable(who) => self.upload_unstorable(step, *who).await,
-            Op::OpenParts(who, declared, key) => self.open_parts(model, step, *who, *declared, *key).await,
-            Op::Put(which) => self.put(model, step, *which).await,
-            Op::Plant(which) => self.plant(model, *which).await,
-            Op::PutPart(which) => self.put_part(model, step, *which).await,
-            Op::SignPart(who, which) => {
-                let answer = self.sign_part(*who, &Self::id(model, *which)).await;
-                step.assert_outcome(&answer, model.sign_part(*who, *which));
+            Op::Upload(user, declared, key) => self.upload(model, step, *user, *declared, *key).await,
+            Op::UploadBatch(user, items, key) => self.upload_batch(model, step, *user, items, *key).await,
+            Op::Unstorable(user) => self.upload_unstorable(step, *user).await,
+            Op::OpenParts(user, declared, key) => self.open_parts(model, step, *user, *declared, *key).await,
+            Op::Put(index) => self.put(model, step, *index).await,
+            Op::Plant(index) => self.plant(model, *index).await,
+            Op::PutPart(index) => self.put_part(model, step, *index).await,
+            Op::SignPart(user, index) => {
+                let answer = self.sign_part(*user, &Self::id(model, *index)).await;
+                step.assert_outcome(&answer, model.sign_part(*user, *index));
             }
-            Op::ListParts(who, which) => self.list_parts(model, step, *who, *which).await,
-            Op::Renew(who, which) => self.renew(model, step, *who, *which).await,
-            Op::RenewBatch(who, which) => {
-                let answer = self.post_ids(model, *who, "/api/images/renew", which).await;
-                step.assert_outcomes(&answer, &which.iter().map(|which| model.renew(*who, *which)).collect::<Vec<_>>());
+            Op::ListParts(user, index) => self.list_parts(model, step, *user, *index).await,
+            Op::Renew(user, index) => self.renew(model, step, *user, *index).await,
+            Op::RenewBatch(user, indexes) => {
+                let answer = self.post_ids(model, *user, "/api/images/renew", indexes).await;
+                step.assert_outcomes(&answer, &indexes.iter().map(|index| model.renew(*user, *index)).collect::<Vec<_>>());
             }
-            Op::Confirm(who, which) => self.confirm(model, step, *who, *which).await,
-            Op::ConfirmBatch(who, which) => {
-                let answer = self.post_ids(model, *who, "/api/images/confirm", which).await;
-                step.assert_outcomes(&answer, &model.confirm(*who, which));
+            Op::Confirm(user, index) => self.confirm(model, step, *user, *index).await,
+            Op::ConfirmBatch(user, indexes) => {
+                let answer = self.post_ids(model, *user, "/api/images/confirm", indexes).await;
+                step.assert_outcomes(&answer, &model.confirm(*user, indexes));
             }
-            Op::Delete(who, which) => {
-                let answer = self.users[*who].delete(&Self::path(model, *which, "")).await;
-                step.assert_outcome(&answer, model.delete(*who, *which));
+            Op::Delete(user, index) => {
+                let answer = self.users[*user].delete(&Self::path(model, *index, "")).await;
+                step.assert_outcome(&answer, model.delete(*user, *index));
             }
-            Op::DeleteBatch(who, which) => {
-                let answer = self.post_ids(model, *who, "/api/images/delete", which).await;
-                step.assert_outcomes(&answer, &which.iter().map(|which| model.delete(*who, *which)).collect::<Vec<_>>());
+            Op::DeleteBatch(user, indexes) => {
+                let answer = self.post_ids(model, *user, "/api/images/delete", indexes).await;
+                step.assert_outcomes(&answer, &indexes.iter().map(|index| model.delete(*user, *index)).collect::<Vec<_>>());
             }
-            Op::Get(who, which) => self.get(model, step, *who, *which).await,
-            Op::ReadBatch(who, which) => {
-                let answer = self.post_ids(model, *who, "/api/images/read", which).await;
-                step.assert_outcomes(&answer, &which.iter().map(|which| model.get(*who, *which)).collect::<Vec<_>>());
+            Op::Get(user, index) => self.get(model, step, *user, *index).await,
+            Op::ReadBatch(user, indexes) => {
+                let answer = self.post_ids(model, *user, "/api/images/read", indexes).await;
+                step.assert_outcomes(&answer, &indexes.iter().map(|index| model.get(*user, *index)).collect::<Vec<_>>());
             }
-            Op::Caption(who, which, clear) => {
+            Op::Caption(user, index, clear) => {
                 let caption = if *clear { "" } else { "$other words" };
-                let answer = self.users[*who].patch(&Self::path(model, *which, ""), json!({ "caption": caption })).await;
-                step.assert_outcome(&answer, model.caption(*who, *which, (!clear).then_some(caption)));
+                let answer = self.users[*user].patch(&Self::path(model, *index, ""), json!({ "caption": caption })).await;
+                step.assert_outcome(&answer, model.caption(*user, *index, (!clear).then_some(caption)));
             }
             Op::Sweep(when) => self.sweep(model, step, SWEEPS[*when]).await,
         }
     }
 
     /// Renews an upload on server and model.
-    async fn renew(&self, model: &mut Model, step: Step<'_>, who: Who, which: Which) {
-        let answer = self.users[who].post_empty(&Self::path(model, which, "/renew")).await;
-        let outcome = model.renew(who, which);
+    async fn renew(&self, model: &mut Model, step: Step<'_>, user: UserIndex, index: ImageIndex) {
+        let answer = self.users[user].post_empty(&Self::path(model, index, "/renew")).await;
+        let outcome = model.renew(user, index);
         step.assert_outcome(&answer, outcome);
         if outcome.0 == 200 {
-            assert_eq!((answer.id(), &answer.json["state"]), (model.images[which].id.as_str(), &json!(outcome.1)));
+            assert_eq!((answer.id(), &answer.json["state"]), (model.images[index].id.as_str(), &json!(outcome.1)));
         }
     }
 
     /// Confirms an upload on server and model.
-    async fn confirm(&self, model: &mut Model, step: Step<'_>, who: Who, which: Which) {
-        let answer = self.users[who].post_empty(&Self::path(model, which, "/confirm")).await;
-        step.assert_outcome(&answer, model.confirm(who, &[which])[0]);
+    async fn confirm(&self, model: &mut Model, step: Step<'_>, user: UserIndex, index: ImageIndex) {
+        let answer = self.users[user].post_empty(&Self::path(model, index, "/confirm")).await;
+        step.assert_outcome(&answer, model.confirm(user, &[index])[0]);
         if answer.status == 200 {
-            self.check_image(model, which, &answer.json);
+            self.check_image(model, index, &answer.json);
         }
     }
 
     /// Reads an image on server and model, and fetches its bytes.
-    async fn get(&self, model: &Model, step: Step<'_>, who: Who, which: Which) {
-        let answer = self.users[who].get(&Self::path(model, which, "")).await;
-        step.assert_outcome(&answer, model.get(who, which));
+    async fn get(&self, model: &Model, step: Step<'_>, user: UserIndex, index: ImageIndex) {
+        let answer = self.users[user].get(&Self::path(model, index, "")).await;
+        step.assert_outcome(&answer, model.get(user, index));
         if answer.status == 200 {
-            self.check_image(model, which, &answer.json);
+            self.check_image(model, index, &answer.json);
             let read = self.app.http.get(answer.json["url"].as_str().unwrap()).send().await.unwrap();
             assert!(
-                read.bytes().await.unwrap() == self.bytes(model.images[which].declared.file),
+                read.bytes().await.unwrap() == self.bytes(model.images[index].declared.file),
                 "the URL returns the declared bytes"
             );
         }
@@ -245,8 +245,8 @@ impl<'a> Live<'a> {
     }
 
     /// Asserts that an image of the API equals that of the model.
-    fn check_image(&self, model: &Model, which: Which, actual: &Value) {
-        let image = &model.images[which];
+    fn check_image(&self, model: &Model, index: ImageIndex, actual: &Value) {
+        let image = &model.images[index];
         let declared = image.declared;
         let mut expected = json!({ "id": image.id, "fileName": Self::name(declared), "contentType": Self::content_type(declared),
             "size": image.size });

@@ -4,7 +4,7 @@
 mod image;
 
 pub use self::image::{Image, Object, State};
-use super::{Declared, MAX_PENDING, QUOTA, Which, Who, live_server::is_image};
+use super::{Declared, ImageIndex, MAX_PENDING, QUOTA, UserIndex, live_server::is_image};
 
 /// HTTP status, and problem code, or the state of a renewed upload, or an empty text.
 pub type Outcome = (u16, &'static str);
@@ -26,7 +26,7 @@ const COMPLETING: i64 = 40;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
     Opened,
-    Known(Which),
+    Known(ImageIndex),
     Rejected(Outcome),
 }
 
@@ -47,27 +47,27 @@ impl Model {
     }
 
     /// Returns the index of an image that exists in the model, of any owner.
-    fn find(&self, which: Which) -> Option<usize> {
-        (which < self.images.len()).then_some(which)
+    fn find(&self, index: ImageIndex) -> Option<usize> {
+        (index < self.images.len()).then_some(index)
     }
 
     /// Returns the index of an image of this user.
-    fn owned(&self, who: Who, which: Which) -> Option<usize> {
-        self.find(which).filter(|at| self.images[*at].who == who)
+    fn owned(&self, user: UserIndex, index: ImageIndex) -> Option<usize> {
+        self.find(index).filter(|at| self.images[*at].user == user)
     }
 
     /// Returns bytes, ready images and open uploads of a user.
-    pub fn usage(&self, who: Who) -> (u64, u64, u64) {
-        let in_state = |state: State| self.images.iter().filter(move |image| image.who == who && image.state == state);
-        let other_counted = self.images.iter().filter(|image| image.who == who && image.is_counted);
+    pub fn usage(&self, user: UserIndex) -> (u64, u64, u64) {
+        let in_state = |state: State| self.images.iter().filter(move |image| image.user == user && image.state == state);
+        let other_counted = self.images.iter().filter(|image| image.user == user && image.is_counted);
         let bytes = in_state(State::Ready).chain(in_state(State::Pending)).chain(other_counted).map(|image| image.size).sum();
         (bytes, in_state(State::Ready).count() as u64, in_state(State::Pending).count() as u64)
     }
 
     /// Returns the result if the idempotency key or the bytes belong to an earlier upload of the user.
-    fn known(&self, who: Who, declared: Declared, key: Option<u8>) -> Option<Opening> {
+    fn known(&self, user: UserIndex, declared: Declared, key: Option<u8>) -> Option<Opening> {
         let fingerprint = (false, declared);
-        let own = || self.images.iter().enumerate().filter(|(_, image)| image.who == who);
+        let own = || self.images.iter().enumerate().filter(|(_, image)| image.user == user);
         if let Some((at, image)) = own().find(|(_, image)| key.is_some() && image.key.map(|(name, _)| name) == key) {
             let is_repeat = image.key.is_some_and(|(_, request)| request == fingerprint);
             return Some(if is_repeat { Opening::Known(at) } else { Opening::Rejected((422, "idempotency_key_reused")) });
@@ -78,8 +78,8 @@ impl Model {
     }
 
     /// Returns the rejection if an upload of this size exceeds a limit of the user.
-    fn exceeded_limit(&self, who: Who, size: u64) -> Option<Opening> {
-        let (bytes, _, pending) = self.usage(who);
+    fn exceeded_limit(&self, user: UserIndex, size: u64) -> Option<Opening> {
+        let (bytes, _, pending) = self.usage(user);
         if size > QUOTA - bytes {
             return Some(Opening::Rejected((409, "quota_exceeded")));
         }
@@ -87,11 +87,11 @@ impl Model {
     }
 
     /// Adds an open upload.
-    fn open(&mut self, who: Who, declared: Declared, key: Option<u8>, in_parts: bool) {
+    fn open(&mut self, user: UserIndex, declared: Declared, key: Option<u8>, in_parts: bool) {
         let (urls_expire_at, size) = (if in_parts { 0 } else { URL_TTL }, self.files[declared.file].0);
         self.images.push(Image {
             id: String::new(),
-            who,
+            user,
             declared,
             size,
             caption: declared.caption.then(|| "words".to_owned()),
@@ -109,8 +109,8 @@ impl Model {
     }
 
     /// Returns one result for each item: known items are found first, then the others are opened in order while they fit.
-    pub fn upload(&mut self, who: Who, items: &[(Declared, Option<u8>)]) -> Vec<Opening> {
-        let mut answers: Vec<_> = items.iter().map(|(declared, key)| self.known(who, *declared, *key)).collect();
+    pub fn upload(&mut self, user: UserIndex, items: &[(Declared, Option<u8>)]) -> Vec<Opening> {
+        let mut answers: Vec<_> = items.iter().map(|(declared, key)| self.known(user, *declared, *key)).collect();
         for ((declared, key), answer) in items.iter().zip(&answers) {
             if let Some(Opening::Known(at)) = answer {
                 self.redeclare(*at, *declared, *key);
@@ -118,15 +118,15 @@ impl Model {
         }
         let mut rejected = Vec::new();
         for (at, (declared, key)) in items.iter().enumerate().filter(|(at, _)| answers[*at].is_none()).collect::<Vec<_>>() {
-            if self.exceeded_limit(who, self.files[declared.file].0).is_some() {
+            if self.exceeded_limit(user, self.files[declared.file].0).is_some() {
                 rejected.push((at, declared));
             } else {
-                self.open(who, *declared, *key, false);
+                self.open(user, *declared, *key, false);
                 answers[at] = Some(Opening::Opened);
             }
         }
         for (at, declared) in rejected {
-            answers[at] = self.exceeded_limit(who, self.files[declared.file].0);
+            answers[at] = self.exceeded_limit(user, self.files[declared.file].0);
         }
         answers.into_iter().map(|answer| answer.expect("items that fit were opened")).collect()
     }
@@ -142,16 +142,16 @@ impl Model {
     }
 
     /// Opens a multipart upload.
-    pub fn open_parts(&mut self, who: Who, declared: Declared, key: Option<u8>) -> Opening {
-        let own = self.images.iter().enumerate().filter(|(_, image)| image.who == who && key.is_some());
+    pub fn open_parts(&mut self, user: UserIndex, declared: Declared, key: Option<u8>) -> Opening {
+        let own = self.images.iter().enumerate().filter(|(_, image)| image.user == user && key.is_some());
         if let Some((at, image)) = own.into_iter().find(|(_, image)| image.key.map(|(name, _)| name) == key) {
             let is_repeat = image.key.is_some_and(|(_, request)| request == (true, declared));
             return if is_repeat { Opening::Known(at) } else { Opening::Rejected((422, "idempotency_key_reused")) };
         }
-        if let Some(rejected) = self.exceeded_limit(who, self.files[declared.file].0) {
+        if let Some(rejected) = self.exceeded_limit(user, self.files[declared.file].0) {
             return rejected;
         }
-        self.open(who, declared, key, true);
+        self.open(user, declared, key, true);
         Opening::Opened
     }
 
@@ -163,8 +163,8 @@ impl Model {
     }
 
     /// Renews an upload.
-    pub fn renew(&mut self, who: Who, which: Which) -> Outcome {
-        let Some(at) = self.owned(who, which) else { return NOT_FOUND };
+    pub fn renew(&mut self, user: UserIndex, index: ImageIndex) -> Outcome {
+        let Some(at) = self.owned(user, index) else { return NOT_FOUND };
         match self.images[at].outcome() {
             State::Ready => (200, "ready"),
             State::Pending if self.images[at].in_parts => (409, "not_single_part"),
@@ -179,8 +179,8 @@ impl Model {
     }
 
     /// Returns the answer to a PUT; `None` if it must not be sent because the sweeper has run at a time after its URL's expiry.
-    pub fn put(&mut self, which: Which) -> Option<Outcome> {
-        let at = self.find(which)?;
+    pub fn put(&mut self, index: ImageIndex) -> Option<Outcome> {
+        let at = self.find(index)?;
         let image = &mut self.images[at];
         if image.in_parts || image.state == State::Gone {
             return None;
@@ -193,8 +193,8 @@ impl Model {
     }
 
     /// Returns the image if other bytes may be planted at its key; a ready image's bytes must not change.
-    pub fn plant(&mut self, which: Which) -> Option<&Image> {
-        let at = self.find(which)?;
+    pub fn plant(&mut self, index: ImageIndex) -> Option<&Image> {
+        let at = self.find(index)?;
         let image = &mut self.images[at];
         if image.state != State::Pending || image.in_parts {
             return None;
@@ -225,10 +225,10 @@ impl Model {
     }
 
     /// Confirms uploads at the same moment.
-    pub fn confirm(&mut self, who: Who, ids: &[Which]) -> Vec<Outcome> {
+    pub fn confirm(&mut self, user: UserIndex, indexes: &[ImageIndex]) -> Vec<Outcome> {
         self.moments += 1;
-        let answer = |model: &mut Self, which: Which| {
-            let Some(at) = model.owned(who, which) else { return NOT_FOUND };
+        let answer = |model: &mut Self, index: ImageIndex| {
+            let Some(at) = model.owned(user, index) else { return NOT_FOUND };
             match model.images[at].outcome() {
                 State::Pending => model.resolve(at, 0, model.moments),
                 State::Ready => (200, ""),
@@ -237,12 +237,12 @@ impl Model {
                 State::Deleting | State::Gone => NOT_FOUND,
             }
         };
-        ids.iter().map(|which| answer(self, *which)).collect()
+        indexes.iter().map(|index| answer(self, *index)).collect()
     }
 
     /// Deletes an image or open upload.
-    pub fn delete(&mut self, who: Who, which: Which) -> Outcome {
-        let Some(at) = self.owned(who, which) else { return NOT_FOUND };
+    pub fn delete(&mut self, user: UserIndex, index: ImageIndex) -> Outcome {
+        let Some(at) = self.owned(user, index) else { return NOT_FOUND };
         let image = &mut self.images[at];
         match image.state {
             State::Gone => return NOT_FOUND,
@@ -257,23 +257,23 @@ impl Model {
     }
 
     /// Reads an image.
-    pub fn get(&self, who: Who, which: Which) -> Outcome {
-        let is_ready = self.owned(who, which).is_some_and(|at| self.images[at].state == State::Ready);
+    pub fn get(&self, user: UserIndex, index: ImageIndex) -> Outcome {
+        let is_ready = self.owned(user, index).is_some_and(|at| self.images[at].state == State::Ready);
         if is_ready { (200, "") } else { NOT_FOUND }
     }
 
     /// Sets or clears a caption.
-    pub fn caption(&mut self, who: Who, which: Which, caption: Option<&str>) -> Outcome {
-        let outcome = self.get(who, which);
+    pub fn caption(&mut self, user: UserIndex, index: ImageIndex, caption: Option<&str>) -> Outcome {
+        let outcome = self.get(user, index);
         if outcome.0 == 200 {
-            self.images[which].caption = caption.map(str::to_owned);
+            self.images[index].caption = caption.map(str::to_owned);
         }
         outcome
     }
 
     /// Returns the index of a multipart upload of this user, or the outcome of a rejection.
-    fn parts(&self, who: Who, which: Which) -> Result<usize, Outcome> {
-        let at = self.owned(who, which).ok_or(NOT_FOUND)?;
+    fn parts(&self, user: UserIndex, index: ImageIndex) -> Result<usize, Outcome> {
+        let at = self.owned(user, index).ok_or(NOT_FOUND)?;
         let image = &self.images[at];
         match image.outcome() {
             State::Pending | State::Ready if !image.in_parts => Err((409, "not_multipart")),
@@ -285,8 +285,8 @@ impl Model {
     }
 
     /// Signs the URL of a part.
-    pub fn sign_part(&mut self, who: Who, which: Which) -> Outcome {
-        match self.parts(who, which) {
+    pub fn sign_part(&mut self, user: UserIndex, index: ImageIndex) -> Outcome {
+        match self.parts(user, index) {
             Err(outcome) => outcome,
             Ok(at) if self.images[at].state == State::Ready => (409, "upload_complete"),
             Ok(at) => {
@@ -297,8 +297,8 @@ impl Model {
     }
 
     /// Returns the owner if the part may be sent, that is, if the upload is open in S3.
-    pub fn put_part(&mut self, which: Which) -> Option<Who> {
-        let at = self.find(which)?;
+    pub fn put_part(&mut self, index: ImageIndex) -> Option<UserIndex> {
+        let at = self.find(index)?;
         let image = &mut self.images[at];
         if !image.in_parts || image.state != State::Pending {
             return None;
@@ -306,12 +306,12 @@ impl Model {
         image.part = true;
         // The test requests the part's URL first.
         self.record_url(at);
-        Some(self.images[at].who)
+        Some(self.images[at].user)
     }
 
     /// Returns the number of parts that have arrived, or the outcome of a rejection.
-    pub fn list_parts(&self, who: Who, which: Which) -> Result<usize, Outcome> {
-        self.parts(who, which).map(|at| usize::from(self.images[at].part))
+    pub fn list_parts(&self, user: UserIndex, index: ImageIndex) -> Result<usize, Outcome> {
+        self.parts(user, index).map(|at| usize::from(self.images[at].part))
     }
 
     /// Sweeps at this time.

@@ -77,13 +77,13 @@ async fn server_starts_without_its_provider() {
     let (key, elsewhere) = (Key::ed(), Provider::start(&[]).await);
     let provider = Provider::start(&[("ed", &key)]).await;
     let token = || key.token("ed", &provider.claims("ada"));
-    let of_other_issuer = json!({ "issuer": elsewhere.issuer, "jwks_uri": format!("{}/keys", provider.issuer) });
+    let other_issuer_metadata = json!({ "issuer": elsewhere.issuer, "jwks_uri": format!("{}/keys", provider.issuer) });
     let with_keys_at = |uri: &str| json!({ "issuer": provider.issuer, "jwks_uri": uri });
     let behaviors = [
         ("failing", Behavior::Failing(404)),
         ("redirecting", Behavior::Redirecting(format!("{}/keys", elsewhere.issuer))),
         ("endless", Behavior::Endless),
-        ("of another issuer", Behavior::Configured(of_other_issuer)),
+        ("of another issuer", Behavior::Configured(other_issuer_metadata)),
         ("in the clear", Behavior::Configured(with_keys_at("http://192.0.2.1/keys"))),
         ("from a file", Behavior::Configured(with_keys_at("file:///etc/hostname"))),
         ("nowhere", Behavior::Configured(with_keys_at(""))),

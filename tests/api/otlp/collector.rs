@@ -141,12 +141,12 @@ fn messages(bytes: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
 
 /// Returns the spans of an export, which contains resources, which contain scopes, which contain spans.
 fn spans(request: &[u8]) -> Vec<Span> {
-    let of_resource = |bytes| {
+    let spans_of_resource = |bytes| {
         let resource = messages(bytes, 1).next().map(|resource| attributes(resource, 1)).unwrap_or_default();
         let scopes = messages(bytes, 2).flat_map(|scope| messages(scope, 2).collect::<Vec<_>>());
         scopes.map(move |bytes| span(bytes, resource.clone())).collect::<Vec<_>>()
     };
-    messages(request, 1).flat_map(of_resource).collect()
+    messages(request, 1).flat_map(spans_of_resource).collect()
 }
 
 /// Decodes a span.

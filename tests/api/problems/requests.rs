@@ -72,8 +72,9 @@ async fn unsupported_methods_get_405_with_allow() {
                 assert_refused(&answer, (405, "method_not_allowed"), &format!("{name} {path}"));
                 (answer.header("allow").to_owned(), answer.status)
             };
-            let (head, get) = (allow.split(", ").any(|name| name == "HEAD"), known.iter().any(|name| name == "GET"));
-            assert!(head == get && allow.ends_with("OPTIONS"), "{name} {path}: {allow}");
+            let allows_head = allow.split(", ").any(|name| name == "HEAD");
+            let has_get = known.iter().any(|name| name == "GET");
+            assert!(allows_head == has_get && allow.ends_with("OPTIONS"), "{name} {path}: {allow}");
             let mut allowed: Vec<_> = allow.split(", ").filter(|method| !matches!(*method, "HEAD" | "OPTIONS")).collect();
             let mut known: Vec<_> = known.iter().map(String::as_str).collect();
             allowed.sort_unstable();
@@ -163,14 +164,14 @@ async fn every_protected_operation_requires_a_token() {
 #[tokio::test]
 async fn valid_request_id_is_kept_and_an_invalid_one_is_replaced() {
     let app = TestApp::start().await;
-    let with = async |path: &str, id: &[u8]| {
+    let get_with_id = async |path: &str, id: &[u8]| {
         let id = HeaderValue::from_bytes(id).unwrap();
         app.anonymous().send(Method::GET, path, |request| request.header("x-request-id", id)).await
     };
     // `send` compares the header with the problem's member `requestId`.
     for path in ["/livez", "/api/auth/me", "/api/unknown"] {
         for plain in ["a", "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44", "trace_1.2-B", &"x".repeat(64)] {
-            assert_eq!(with(path, plain.as_bytes()).await.header("x-request-id"), plain, "{path}");
+            assert_eq!(get_with_id(path, plain.as_bytes()).await.header("x-request-id"), plain, "{path}");
         }
         let long = CANARY.repeat(6);
         for odd in [
@@ -189,17 +190,17 @@ async fn valid_request_id_is_kept_and_an_invalid_one_is_replaced() {
             "canary:1",
             &long,
         ] {
-            let answer = with(path, odd.as_bytes()).await;
+            let answer = get_with_id(path, odd.as_bytes()).await;
             assert_no_canary(&answer, odd);
             assert!(uuid::Uuid::parse_str(answer.header("x-request-id")).is_ok(), "{odd:?}: {answer:?}");
         }
     }
-    let (first, second) = (with("/livez", b"").await, with("/livez", b"").await);
+    let (first, second) = (get_with_id("/livez", b"").await, get_with_id("/livez", b"").await);
     assert_ne!(first.header("x-request-id"), second.header("x-request-id"));
 }
 
 /// Asserts that an answer has the security headers and reveals no software.
-fn check_headers(answer: &Answer, what: &str) {
+fn assert_security_headers(answer: &Answer, what: &str) {
     assert_eq!(answer.header("x-content-type-options"), "nosniff", "{what}: {answer:?}");
     assert_eq!(answer.header("referrer-policy"), "no-referrer", "{what}: {answer:?}");
     assert_eq!(answer.header("content-security-policy"), "default-src 'none'; frame-ancestors 'none'", "{what}: {answer:?}");
@@ -232,12 +233,12 @@ async fn every_answer_has_the_security_headers() {
         ("422", ada.post(upload, json!({ "fileName": "a", "contentType": "canary", "size": 1, "sha256": CANARY })).await, 422),
     ] {
         assert_eq!(answer.status, status, "{what}: {answer:?}");
-        check_headers(&answer, what);
+        assert_security_headers(&answer, what);
         assert_no_canary(&answer, what);
     }
     let deleted = ada.delete(&format!("/api/images/{}", ada.post(upload, declaration).await.id())).await;
     assert_eq!((deleted.status, deleted.text.as_str()), (204, ""));
-    check_headers(&deleted, "204");
+    assert_security_headers(&deleted, "204");
     // The policy of the page permits only scripts of this server: none inline, and none of other origins.
     let docs = app.anonymous().get("/docs").await;
     let policy = docs.header("content-security-policy");

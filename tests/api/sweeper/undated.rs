@@ -46,8 +46,8 @@ async fn records_without_a_due_time_are_found_by_their_indexes() {
     app.app.valet.sweeper.sweep().await.unwrap();
     database.run_command(doc! { "profile": 0 }).await.unwrap();
     let profile = database.collection::<Document>("system.profile");
-    let of_images = doc! { "op": "update", "ns": format!("{}.images", app.db.name()) };
-    let updates: Vec<Document> = profile.find(of_images).await.unwrap().try_collect().await.unwrap();
+    let image_updates = doc! { "op": "update", "ns": format!("{}.images", app.db.name()) };
+    let updates: Vec<Document> = profile.find(image_updates).await.unwrap().try_collect().await.unwrap();
     assert!(updates.len() >= 4, "{updates:?}");
     for update in &updates {
         let plan = update.get_str("planSummary").unwrap_or_default();

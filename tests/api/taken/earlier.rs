@@ -51,7 +51,7 @@ async fn earlier_images_get_the_time_and_the_month_of_their_files() {
     let camera_only = id(&ada.upload("a.jpg", "image/jpeg", &photograph(&[(MODEL, "E-M1")])).await);
     let silent = id(&ada.upload("a.png", "image/png", &unique_png()).await);
     let animation = id(&ada.upload("a.gif", "image/gif", &fixture("plain.gif")).await);
-    let of_bob = upload_taken(&bob, "2003:01:01 00:00:00").await;
+    let bobs_image = upload_taken(&bob, "2003:01:01 00:00:00").await;
     let newer = upload_taken(&ada, "2020:02:03 04:05:06").await;
     for (image, is_silent) in [(&silent, true), (&animation, true), (&newer, false), (&camera_only, false)] {
         let found = recorded(&app, image).await;
@@ -61,7 +61,7 @@ async fn earlier_images_get_the_time_and_the_month_of_their_files() {
             "a confirm records that it has read a file without a time and a camera: {found:?}"
         );
     }
-    let earlier = [&taken, &never_counted, &camera_only, &silent, &animation, &of_bob];
+    let earlier = [&taken, &never_counted, &camera_only, &silent, &animation, &bobs_image];
     let before = [recorded(&app, &taken).await, recorded(&app, &camera_only).await];
     for image in earlier {
         forget(&app, image).await;

@@ -52,8 +52,8 @@ async fn outcome_of_an_attempt_whose_lease_another_server_has_is_not_recorded() 
     ready(&app.user().await).await;
     receiver.wait_for(1).await;
     let later = DateTime::from_millis(DateTime::now().timestamp_millis() + 3_600_000);
-    let of_another = doc! { "$set": { "lease": "of another server", "due": later } };
-    app.db.collection::<Document>("deliveries").update_one(doc! { "endpoint": &endpoint }, of_another).await.unwrap();
+    let other_servers_claim = doc! { "$set": { "lease": "of another server", "due": later } };
+    app.db.collection::<Document>("deliveries").update_one(doc! { "endpoint": &endpoint }, other_servers_claim).await.unwrap();
     receiver.release();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let delivery = stored(&app, "deliveries", doc! { "endpoint": &endpoint }).await.unwrap();

@@ -29,9 +29,9 @@ pub fn check(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
         report.require(has_user, 11, || format!("the session {id} belongs to {user}, who does not exist"));
     }
     // Two sessions with one hash would share a refresh token. Sessions of the app's users have none.
-    let tokens: Vec<_> = evidence.sessions.iter().filter_map(|session| session.get("tokenHash")).collect();
-    let hashes: BTreeSet<_> = tokens.iter().map(|hash| format!("{hash:?}")).collect();
-    report.require(hashes.len() == tokens.len(), 11, || "two sessions have one refresh token".to_owned());
+    let hashes: Vec<_> = evidence.sessions.iter().filter_map(|session| session.get("tokenHash")).collect();
+    let distinct: BTreeSet<_> = hashes.iter().map(|hash| format!("{hash:?}")).collect();
+    report.require(distinct.len() == hashes.len(), 11, || "two sessions have one refresh token".to_owned());
 }
 
 /// Secrets of this run.
@@ -54,11 +54,11 @@ fn search(text: &str, secrets: &Secrets<'_>, location: &str, report: &mut Report
         (secrets.endpoint.trim_start_matches("whsec_"), "the secret of an endpoint"),
         (secrets.key.splitn(3, '_').nth(2).unwrap_or_default(), "a service key"),
     ];
-    for (known, kind) in known.into_iter().filter(|(known, _)| !known.is_empty()) {
-        report.require(!text.contains(known), 11, || format!("{kind} is in {location}: {}", beginning(text)));
+    for (secret, kind) in known.into_iter().filter(|(secret, _)| !secret.is_empty()) {
+        report.require(!text.contains(secret), 11, || format!("{kind} is in {location}: {}", beginning(text)));
     }
-    let part_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    for run in text.split(|c| !part_of_token(c)).filter(|run| run.len() >= MIN_TOKEN_CHARS) {
+    let is_in_tokens = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    for run in text.split(|c| !is_in_tokens(c)).filter(|run| run.len() >= MIN_TOKEN_CHARS) {
         if let Some(kind) = secrets.digests.get(&sha256(run.as_bytes())) {
             report.add(11, format!("{kind} is in {location}: {}", beginning(text)));
         }

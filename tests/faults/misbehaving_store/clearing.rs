@@ -25,7 +25,7 @@ const PERMANENT_ERRORS: [(u16, &str); 6] = [
 
 /// Opens an upload as Uppy does, with an object at its key and two multipart uploads open at that key. Returns the image's id and
 /// the key.
-async fn upload_twice_at_one_key(server: &SingleServer) -> (String, String) {
+async fn open_uppy_upload_with_leftovers(server: &SingleServer) -> (String, String) {
     let opening = server.post("/api/uppy/presign", json!({ "method": "POST", "key": "a.png", "size": 9_000 })).await.json;
     let key = opening["key"].as_str().unwrap().to_owned();
     let open = async || {
@@ -45,7 +45,7 @@ async fn upload_twice_at_one_key(server: &SingleServer) -> (String, String) {
 }
 
 /// Returns the number of open multipart uploads in the bucket.
-async fn open_uploads(server: &SingleServer) -> usize {
+async fn count_open_uploads(server: &SingleServer) -> usize {
     server.s3.list_multipart_uploads().bucket(&server.bucket).send().await.unwrap().uploads().len()
 }
 
@@ -55,12 +55,12 @@ async fn permanently_failing_step_does_not_stop_other_steps() {
     for operation in [HeadObject, GetObject, ListVersions, DeleteObject, ListUploads, ListParts, AbortMultipart] {
         for (status, code) in PERMANENT_ERRORS {
             if (operation, status) == (DeleteObject, 404) {
-                // In the next round the object is deleted.
+                // A 404 for a deletion counts as success, so nothing fails permanently.
                 continue;
             }
             let what = format!("{operation:?} {status} {code}");
-            let (id, key) = upload_twice_at_one_key(&server).await;
-            let others = [server.upload_ready().await, upload_twice_at_one_key(&server).await.0];
+            let (id, key) = open_uppy_upload_with_leftovers(&server).await;
+            let others = [server.upload_ready().await, open_uppy_upload_with_leftovers(&server).await.0];
             server.faults.add(Rule::new(&[operation], Misbehavior::error(status, code)).only_for(&id));
             for id in others.iter().chain([&id]) {
                 assert_eq!(server.delete(id).await.status, 204, "{what}");
@@ -78,7 +78,7 @@ async fn permanently_failing_step_does_not_stop_other_steps() {
                 ListUploads => 1,
                 _ => 0,
             };
-            assert!(open_uploads(&server).await <= most_uploads, "{what}");
+            assert!(count_open_uploads(&server).await <= most_uploads, "{what}");
             server.faults.heal();
             // The sweeper postpones a failed step by at most a day.
             server.sweep(2 * AFTER_LAST_CHECK).await;
@@ -97,7 +97,7 @@ async fn permanently_failing_step_does_not_stop_other_steps() {
 #[tokio::test(flavor = "multi_thread")]
 async fn account_record_stays_until_its_bytes_are_deleted() {
     let server = SingleServer::start(&[]).await;
-    let (id, _) = upload_twice_at_one_key(&server).await;
+    let (id, _) = open_uppy_upload_with_leftovers(&server).await;
     server.faults.add(Rule::new(&[DeleteObject], Misbehavior::error(403, "AccessDenied")).only_for(&id));
     assert_eq!(server.post("/api/auth/me/delete", json!({ "password": "three small blue boats" })).await.status, 204);
     for later in 1..=3 {

@@ -103,8 +103,8 @@ async fn relay_requests(
             let _ = to.shutdown().await;
             return Stop::Ended;
         }
-        let cut_after = matches!(&fault, Fault::CutAfterRequest(which) if which.applies_to(&piece[..read]));
-        if cut_after || matches!(&fault, Fault::CutBeforeAnswer(which) if which.applies_to(&piece[..read])) {
+        let cut_after = matches!(&fault, Fault::CutAfterRequest(filter) if filter.applies_to(&piece[..read]));
+        if cut_after || matches!(&fault, Fault::CutBeforeAnswer(filter) if filter.applies_to(&piece[..read])) {
             shared.cuts_next_answer.store(true, SeqCst);
         }
         if write_with_fault(&mut to, &piece[..read], &fault).await.is_err() {

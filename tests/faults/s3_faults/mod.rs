@@ -108,8 +108,8 @@ struct Shared {
     rules: Mutex<Vec<Rule>>,
     /// Operations since [`S3Faults::take_operations`] was called.
     operations: Mutex<Vec<Operation>>,
-    /// State of [`Shared::random`].
-    chance: AtomicU64,
+    /// State of [`Shared::next_random`].
+    random_state: AtomicU64,
 }
 
 impl S3Faults {
@@ -123,7 +123,7 @@ impl S3Faults {
             client,
             rules: Mutex::default(),
             operations: Mutex::default(),
-            chance: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
+            random_state: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
         });
         let running = tokio::spawn(accept(listener, shared.clone()));
         Self { address, shared, _running: AbortOnDropHandle::new(running) }
@@ -188,7 +188,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
     let operation = Operation::of(&request);
     shared.operations.lock().unwrap().push(operation);
     let rule = {
-        let chance = shared.random();
+        let chance = shared.next_random();
         let rules = shared.rules.lock().unwrap();
         rules.iter().find(|rule| rule.applies_to(operation, request.uri(), chance)).cloned()
     };
@@ -200,10 +200,10 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
 
 impl Shared {
     /// Returns a pseudo-random number; the sequence is the same in every run.
-    fn random(&self) -> u64 {
+    fn next_random(&self) -> u64 {
         // Knuth's multiplier; its high bits are the random ones.
         let step = |state: u64| state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.chance.fetch_update(SeqCst, SeqCst, |state| Some(step(state))).map_or(0, |state| step(state) >> 33)
+        self.random_state.fetch_update(SeqCst, SeqCst, |state| Some(step(state))).map_or(0, |state| step(state) >> 33)
     }
 
     /// Sends a request to the real store and returns its answer.

@@ -32,16 +32,16 @@ async fn f1_f3_f4_f5_elections_violate_no_invariant() {
     let change = Box::new(move |_, settings: super::super::program::Settings| settings.with("S3_ENDPOINT", &endpoint));
     let options = Options { servers: 2, mongodb: Some(set.uri()), change, ..Options::default() };
     let mut scenario = Scenario::start(options, client_count()).await;
-    killed_between_head_and_write(&mut scenario, &set, &faults).await;
-    written_by_no_majority(&mut scenario, &set).await;
-    stepped_down(&mut scenario, &set).await;
-    cut_off(&mut scenario, &set).await;
-    stopped(&mut scenario, &set).await;
+    kill_between_head_and_write(&mut scenario, &set, &faults).await;
+    write_to_no_majority(&mut scenario, &set).await;
+    step_down_repeatedly(&mut scenario, &set).await;
+    cut_off_primary(&mut scenario, &set).await;
+    stop_members(&mut scenario, &set).await;
     scenario.end().await;
 }
 
 /// F1: the primary dies after S3 has answered HEAD for a confirm, before the result is written.
-async fn killed_between_head_and_write(scenario: &mut Scenario, set: &Arc<ReplicaSet>, faults: &S3Faults) {
+async fn kill_between_head_and_write(scenario: &mut Scenario, set: &Arc<ReplicaSet>, faults: &S3Faults) {
     for round in 0..fault_duration(1, 5).as_secs() {
         let what = format!("F1, round {round}");
         let primary = set.primary().await;
@@ -62,7 +62,7 @@ async fn killed_between_head_and_write(scenario: &mut Scenario, set: &Arc<Replic
 }
 
 /// The primary executes an update and reports that no majority of the members has it: the confirm is not acknowledged.
-async fn written_by_no_majority(scenario: &mut Scenario, set: &ReplicaSet) {
+async fn write_to_no_majority(scenario: &mut Scenario, set: &ReplicaSet) {
     let (primary, id) = (set.primary().await, scenario.probe.send_upload().await);
     let error = doc! { "code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication timed out" };
     let data = doc! { "failCommands": ["update"], "writeConcernError": error };
@@ -73,7 +73,7 @@ async fn written_by_no_majority(scenario: &mut Scenario, set: &ReplicaSet) {
 }
 
 /// F5: the primary steps down repeatedly.
-async fn stepped_down(scenario: &mut Scenario, set: &ReplicaSet) {
+async fn step_down_repeatedly(scenario: &mut Scenario, set: &ReplicaSet) {
     let began = Instant::now();
     while began.elapsed() < fault_duration(6, 120) {
         set.step_down().await;
@@ -84,11 +84,11 @@ async fn stepped_down(scenario: &mut Scenario, set: &ReplicaSet) {
 
 /// F4: the primary receives messages of its majority, but its own do not arrive, until another member is elected. Writes that
 /// only the old primary has are rolled back, and none of them was acknowledged.
-async fn cut_off(scenario: &mut Scenario, set: &ReplicaSet) {
+async fn cut_off_primary(scenario: &mut Scenario, set: &ReplicaSet) {
     for round in 0..fault_duration(1, 3).as_secs() {
-        let (former, canary) = cut_off_with_a_canary(set).await;
+        let (old_primary, canary) = isolate_primary_with_a_canary(set).await;
         scenario.run_during("F4", Duration::from_secs(5)).await;
-        set.primary_other_than(former).await;
+        set.primary_other_than(old_primary).await;
         scenario.run_during("F4", fault_duration(2, 20)).await;
         set.heal();
         scenario.assert_recovered("F4").await;
@@ -100,7 +100,7 @@ async fn cut_off(scenario: &mut Scenario, set: &ReplicaSet) {
 
 /// Isolates the primary and writes a canary document that is certain to be rolled back. Returns the member's number and the
 /// document.
-async fn cut_off_with_a_canary(set: &ReplicaSet) -> (usize, Document) {
+async fn isolate_primary_with_a_canary(set: &ReplicaSet) -> (usize, Document) {
     for _ in 0..20 {
         let (primary, canary) = (set.primary().await, doc! { "_id": uuid::Uuid::new_v4().to_string() });
         set.isolate(primary);
@@ -123,11 +123,11 @@ fn canaries(set: &ReplicaSet, member: usize) -> Collection<Document> {
 }
 
 /// F3 for one of three, and then for two: stopped members neither answer nor close their connections.
-async fn stopped(scenario: &mut Scenario, set: &ReplicaSet) {
-    let former = set.primary().await;
-    set.signal(former, "-STOP");
+async fn stop_members(scenario: &mut Scenario, set: &ReplicaSet) {
+    let stopped_primary = set.primary().await;
+    set.signal(stopped_primary, "-STOP");
     scenario.run_during("F3, the primary", fault_duration(5, 60)).await;
-    set.signal(former, "-CONT");
+    set.signal(stopped_primary, "-CONT");
     scenario.assert_recovered("F3, the primary").await;
     // Without a majority no write is acknowledged.
     let primary = set.primary().await;

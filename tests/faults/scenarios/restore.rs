@@ -53,8 +53,8 @@ async fn orphans(cluster: &Cluster, options: &[&str]) -> (usize, usize, String) 
     let arguments = [&["sweep", "--orphans", "--before", &now], options].concat();
     let Ended { status, out, err } = cluster.run(&arguments).wait_for_end(Duration::from_secs(60)).await;
     assert!(status.success(), "{err}");
-    let count = |of: &str| {
-        let line = out.lines().find(|line| line.contains(of)).unwrap_or_else(|| panic!("{of}: {out}"));
+    let count = |text: &str| {
+        let line = out.lines().find(|line| line.contains(text)).unwrap_or_else(|| panic!("{text}: {out}"));
         line.split(' ').next().unwrap().parse().unwrap()
     };
     (count(" orphaned objects of "), count(" ready images without an object"), out)

@@ -121,8 +121,9 @@ impl Caller {
         }
     }
 
-    /// Sends a request once and records it with its answer; returns the number of the call and the answer.
-    async fn send_once(&mut self, request: &Request<'_>, repeats: Option<u64>) -> (u64, Answer) {
+    /// Sends a request once and records it with its answer; returns the number of the call and the answer. `repeat_of` is the number
+    /// of the first call that it repeats.
+    async fn send_once(&mut self, request: &Request<'_>, repeat_of: Option<u64>) -> (u64, Answer) {
         let op = self.journal.next_number();
         let mut server = self.balancer.pick(&mut self.random);
         self.journal.record_request(RequestLine {
@@ -132,7 +133,7 @@ impl Caller {
             user: self.user.clone(),
             call: request.call,
             server: Some(server),
-            repeats,
+            repeats: repeat_of,
             items: request.items.clone(),
         });
         let mut sent = self.build(request, server).send().await;

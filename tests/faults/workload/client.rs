@@ -314,9 +314,9 @@ impl Client {
         }
     }
 
-    /// Returns at most `most` random images or uploads of the account for which `which` is true.
-    fn pick_own(&mut self, most: usize, which: impl Fn(&KnownImage) -> bool) -> Vec<KnownImage> {
-        self.account.pick(&mut self.caller.random, most, which)
+    /// Returns at most `most` random images or uploads of the account that meet the condition.
+    fn pick_own(&mut self, most: usize, condition: impl Fn(&KnownImage) -> bool) -> Vec<KnownImage> {
+        self.account.pick(&mut self.caller.random, most, condition)
     }
 
     /// Reads an image, alone or with others, and sometimes fetches its bytes.

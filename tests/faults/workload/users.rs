@@ -103,12 +103,22 @@ impl Account {
         password_of(&self.email)
     }
 
-    /// Adds an image or open upload, or marks a known one as ready.
-    pub fn remember(&self, id: &str, file: &Arc<File>, ready: bool) {
+    /// Adds an open upload, unless the account has it already.
+    pub fn remember_open(&self, id: &str, file: &Arc<File>) {
+        self.remember(KnownImage { id: id.to_owned(), file: file.clone(), ready: false });
+    }
+
+    /// Adds a ready image, or marks an open upload as ready.
+    pub fn remember_ready(&self, id: &str, file: &Arc<File>) {
+        self.remember(KnownImage { id: id.to_owned(), file: file.clone(), ready: true });
+    }
+
+    /// Adds an image or open upload, or marks the known one as ready if `image` is.
+    fn remember(&self, image: KnownImage) {
         let mut known = self.known.lock().unwrap();
-        match known.iter_mut().find(|known| known.id == id) {
-            Some(known) => known.ready |= ready,
-            None => known.push(KnownImage { id: id.to_owned(), file: file.clone(), ready }),
+        match known.iter_mut().find(|known| known.id == image.id) {
+            Some(known) => known.ready |= image.ready,
+            None => known.push(image),
         }
     }
 
@@ -117,9 +127,9 @@ impl Account {
         self.known.lock().unwrap().retain(|known| known.id != id);
     }
 
-    /// Returns at most `most` successive images or uploads, from a random one on, for which `which` is true.
-    pub fn pick(&self, random: &mut Random, most: usize, which: impl Fn(&KnownImage) -> bool) -> Vec<KnownImage> {
-        let known: Vec<_> = self.known.lock().unwrap().iter().filter(|known| which(known)).cloned().collect();
+    /// Returns at most `most` successive images or uploads, from a random one on, that meet the condition.
+    pub fn pick(&self, random: &mut Random, most: usize, condition: impl Fn(&KnownImage) -> bool) -> Vec<KnownImage> {
+        let known: Vec<_> = self.known.lock().unwrap().iter().filter(|known| condition(known)).cloned().collect();
         let start = random.below(known.len());
         known.into_iter().skip(start).take(most).collect()
     }

@@ -72,31 +72,31 @@ fn verify(token: &str) -> Option<Caller> {
     if access.is_ok() || access == Err(TokenError::Expired) {
         assert_eq!(issuer, Ok(TokenIssuer::Local));
     }
-    let of_path = |(user, session): (UserId, Option<SessionId>)| Caller {
+    let to_caller = |(user, session): (UserId, Option<SessionId>)| Caller {
         user,
         origin: session.map_or(TokenOrigin::Provider { issued_at: NOW, expires_at: NOW }, TokenOrigin::Session),
     };
-    access.ok().or(path.ok().map(of_path))
+    access.ok().or(path.ok().map(to_caller))
 }
 
 /// Asserts with an independent implementation that a token of these parts may be accepted.
 fn assert_acceptable(caller: Caller, header: &str, claims: &str) {
     let header: Value = serde_json::from_str(header).expect("JSON");
     let claims: Value = serde_json::from_str(claims).expect("JSON");
-    let of_path = header["typ"] == "uppy+jwt";
-    assert!(of_path || header["typ"] == "at+jwt");
+    let is_path_token = header["typ"] == "uppy+jwt";
+    assert!(is_path_token || header["typ"] == "at+jwt");
     assert_eq!(header["alg"], "HS256");
     assert!(header["kid"].as_str().is_some_and(|kid| kid.len() == 8) && header.get("crit").is_none());
     assert_eq!((claims["iss"].as_str(), claims["aud"].as_str()), (Some("valet"), Some("valet")));
     assert_eq!(claims["sub"], caller.user.to_string());
     match caller.session() {
         Some(session) => assert_eq!(claims["sid"], session.to_string()),
-        None => assert!(of_path && claims.get("sid").is_none_or(Value::is_null)),
+        None => assert!(is_path_token && claims.get("sid").is_none_or(Value::is_null)),
     }
     let (now, iat, exp) = (NOW.unix_timestamp(), claims["iat"].as_i64().expect("iat"), claims["exp"].as_i64().expect("exp"));
     assert!(now < exp && iat <= now + LEEWAY && iat <= exp && i128::from(exp) - i128::from(iat) <= i128::from(MAX_LIFETIME));
-    assert!(of_path || claims.get("nbf").is_none_or(|nbf| nbf.as_i64().is_some_and(|nbf| nbf <= now + LEEWAY)));
-    assert!(of_path || claims["jti"].is_string());
+    assert!(is_path_token || claims.get("nbf").is_none_or(|nbf| nbf.as_i64().is_some_and(|nbf| nbf <= now + LEEWAY)));
+    assert!(is_path_token || claims["jti"].is_string());
 }
 
 fuzz_target!(|bytes: &[u8]| {

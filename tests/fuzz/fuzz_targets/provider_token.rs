@@ -65,11 +65,11 @@ fn assert_acceptable(identity: &Identity, header: &str, claims: &str) {
     assert_eq!(claims["sub"], identity.subject);
     assert!((1..=255).contains(&identity.subject.len()));
     let is_our_audience = |value: &Value| value.as_str().is_some_and(|text| PROVIDER.audiences.iter().any(|one| one == text));
-    let of_cognito = claims["aud"].is_null() && claims["token_use"] == "access" && is_our_audience(&claims["client_id"]);
+    let is_of_cognito = claims["aud"].is_null() && claims["token_use"] == "access" && is_our_audience(&claims["client_id"]);
     assert!(
         is_our_audience(&claims["aud"])
             || claims["aud"].as_array().is_some_and(|all| all.iter().any(is_our_audience))
-            || of_cognito
+            || is_of_cognito
     );
     let now = NOW.unix_timestamp() as f64;
     let (iat, exp) = (claims["iat"].as_f64().expect("iat"), claims["exp"].as_f64().expect("exp"));

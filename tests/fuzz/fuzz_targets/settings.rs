@@ -27,10 +27,10 @@ const LISTS: [&str; 5] = ["CORS_ORIGINS", "JWT_PREVIOUS_SECRETS", "OIDC_AUDIENCE
 fn values_without_effect() -> Vec<Vec<(&'static str, &'static str)>> {
     let limits = NAMES.iter().copied().filter(|name| name.starts_with("RATE_LIMIT_"));
     let off = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
-    let of_passwords = [("PASSWORD_MIN_LENGTH", "12"), ("REFRESH_TOKEN_TTL", "1day"), ("SIGNUP", "on")];
+    let password_settings = [("PASSWORD_MIN_LENGTH", "12"), ("REFRESH_TOKEN_TTL", "1day"), ("SIGNUP", "on")];
     let mut all: Vec<_> = limits.clone().map(|name| vec![("RATE_LIMIT", "off"), (name, "1/1m")]).collect();
     all.extend(limits.map(|name| [off.as_slice(), &[(name, "1/1m")]].concat()));
-    all.extend(of_passwords.map(|pair| [off.as_slice(), &[pair]].concat()));
+    all.extend(password_settings.map(|pair| [off.as_slice(), &[pair]].concat()));
     for name in ["S3_ENDPOINT", "S3_PUBLIC_ENDPOINT"] {
         all.push(vec![(name, "https://bucket.s3.example")]);
         all.push(vec![(name, "https://s3-accelerate.amazonaws.com"), ("S3_FORCE_PATH_STYLE", "true")]);

@@ -238,8 +238,16 @@ fn read(format: Format, file: &[u8]) -> [Option<String>; 2] {
     [taken_at.map(|taken_at| taken_at.to_string()), camera.map(|camera| camera.to_string())]
 }
 
-/// Returns a HEIF with one item of this type, whose bytes are in `idat` or in `mdat`.
-fn heif(is_in_meta: bool, kind: &[u8], item: &[u8]) -> Vec<u8> {
+/// Box of a HEIF with the bytes of an item.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ItemBox {
+    Idat,
+    Mdat,
+}
+
+/// Returns a HEIF with one item of this type, whose bytes are in this box.
+fn heif(item_box: ItemBox, kind: &[u8], item: &[u8]) -> Vec<u8> {
+    let is_in_meta = item_box == ItemBox::Idat;
     let number = |n: usize| u32::try_from(n).unwrap().to_be_bytes();
     let build = |offset: usize| {
         let construction = [0, u8::from(is_in_meta)];
@@ -293,12 +301,17 @@ fn metadata_of_every_format_is_found() {
         ("WebP", Format::Webp, webp(&build::riff_chunk(b"EXIF", &exif)), true),
         ("WebP with a prefix", Format::Webp, webp(&build::riff_chunk(b"EXIF", &with_prefix)), true),
         ("WebP with XMP", Format::Webp, webp(&build::riff_chunk(b"XMP ", RDF)), false),
-        ("HEIF", Format::Heif, heif(false, b"Exif\0", &item), true),
-        ("HEIF, the prefix not counted", Format::Heif, heif(false, b"Exif\0", &[&[0; 4], &with_prefix[..]].concat()), true),
-        ("HEIF, only the prefix", Format::Heif, heif(false, b"Exif\0", &with_prefix), true),
-        ("HEIF, only TIFF", Format::Heif, heif(false, b"Exif\0", &exif), true),
-        ("HEIF with idat", Format::Heif, heif(true, b"Exif\0", &item), true),
-        ("AVIF with XMP", Format::Avif, heif(false, b"mime\0application/rdf+xml\0", RDF), false),
+        ("HEIF", Format::Heif, heif(ItemBox::Mdat, b"Exif\0", &item), true),
+        (
+            "HEIF, the prefix not counted",
+            Format::Heif,
+            heif(ItemBox::Mdat, b"Exif\0", &[&[0; 4], &with_prefix[..]].concat()),
+            true,
+        ),
+        ("HEIF, only the prefix", Format::Heif, heif(ItemBox::Mdat, b"Exif\0", &with_prefix), true),
+        ("HEIF, only TIFF", Format::Heif, heif(ItemBox::Mdat, b"Exif\0", &exif), true),
+        ("HEIF with idat", Format::Heif, heif(ItemBox::Idat, b"Exif\0", &item), true),
+        ("AVIF with XMP", Format::Avif, heif(ItemBox::Mdat, b"mime\0application/rdf+xml\0", RDF), false),
     ] {
         let expected =
             if is_exif { ["2024-12-21T23:39:24+01:00", "Apple iPhone 15 Pro"] } else { ["2001-02-03T04:05:06", "Canon EOS R5"] };
@@ -317,7 +330,7 @@ fn ranges_that_follow_each_other_are_one() {
         assert!(read_capture(Format::Jpeg, &fetched).taken_at.is_some(), "{cut}");
     }
     // An index behind the pixels, whose Exif item lies before them.
-    let file = heif(false, b"Exif\0", &[&[0; 4], &photograph()[..]].concat());
+    let file = heif(ItemBox::Mdat, b"Exif\0", &[&[0; 4], &photograph()[..]].concat());
     let meta = file.windows(4).position(|window| window == b"meta").unwrap() - 4;
     let mut fetched = FetchedRanges::default();
     fetched.keep(0, &file[..meta]);
@@ -354,8 +367,8 @@ proptest! {
         let (format, mut file) = match which {
             0 => (Format::Jpeg, build::jpeg(&[&build::exif(&photograph())])),
             1 => (Format::Png, build::png(&[&build::chunk(b"eXIf", &photograph())])),
-            2 => (Format::Heif, heif(false, b"Exif\0", &item)),
-            _ => (Format::Heif, heif(true, b"Exif\0", &item)),
+            2 => (Format::Heif, heif(ItemBox::Mdat, b"Exif\0", &item)),
+            _ => (Format::Heif, heif(ItemBox::Idat, b"Exif\0", &item)),
         };
         for (at, bit) in flips {
             let at = at.index(file.len().min(600));

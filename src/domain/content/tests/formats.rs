@@ -73,21 +73,21 @@ fn exif_orientation_is_read_as_browsers_read_it() {
 #[test]
 fn png_needs_a_sound_header_and_image_data() {
     let plain = fixture("plain.png");
-    let with = |at: usize, byte: u8| {
+    let size_with_byte = |at: usize, byte: u8| {
         let mut header = plain[8..33].to_vec();
         header[at] = byte;
         let crc = crc32fast::hash(&header[4..21]).to_be_bytes();
         header[21..].copy_from_slice(&crc);
         size(&build::png_of(&header, &[&build::png_rest()]))
     };
-    assert_eq!(with(3, 14), Err(ContentError::Malformed), "length of IHDR");
-    assert_eq!(with(4, b'J'), Err(ContentError::Malformed), "its name");
-    assert_eq!(with(16, 3), Err(ContentError::Malformed), "depth");
-    assert_eq!(with(16, 16), Ok((90, 50)));
-    assert_eq!(with(17, 5), Err(ContentError::Malformed), "colour type");
-    assert_eq!(with(18, 1), Err(ContentError::Malformed), "compression");
-    assert_eq!(with(19, 1), Err(ContentError::Malformed), "filter");
-    assert_eq!(with(20, 2), Err(ContentError::Malformed), "interlace");
+    assert_eq!(size_with_byte(3, 14), Err(ContentError::Malformed), "length of IHDR");
+    assert_eq!(size_with_byte(4, b'J'), Err(ContentError::Malformed), "its name");
+    assert_eq!(size_with_byte(16, 3), Err(ContentError::Malformed), "depth");
+    assert_eq!(size_with_byte(16, 16), Ok((90, 50)));
+    assert_eq!(size_with_byte(17, 5), Err(ContentError::Malformed), "colour type");
+    assert_eq!(size_with_byte(18, 1), Err(ContentError::Malformed), "compression");
+    assert_eq!(size_with_byte(19, 1), Err(ContentError::Malformed), "filter");
+    assert_eq!(size_with_byte(20, 2), Err(ContentError::Malformed), "interlace");
     assert_eq!(size(&patched(&plain, b"IDAT", b"IEND")), Err(ContentError::NoPicture));
     // Browsers ignore an eXIf behind the pixels.
     let file = fixture("orientation-6.png");

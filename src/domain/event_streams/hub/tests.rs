@@ -128,12 +128,12 @@ fn streams_are_limited_by_user_and_server_until_they_are_dropped() {
     streams.extend([6, 7].map(|n| hub.reserve(bob, network(n)).unwrap()));
     assert_eq!(hub.reserve(bob, network(8)).unwrap_err(), TooManyStreams::OfServer);
     drop(streams);
-    let of_network: Vec<_> = std::iter::from_fn(|| hub.reserve(UserId::new(), network(0)).ok()).collect();
-    assert_eq!(of_network.len(), 4, "one network has half of the streams");
+    let network_streams: Vec<_> = std::iter::from_fn(|| hub.reserve(UserId::new(), network(0)).ok()).collect();
+    assert_eq!(network_streams.len(), 4, "one network has half of the streams");
     assert!(hub.reserve(ada, network(1)).is_ok());
     hub.lower_limit(4);
     assert_eq!(hub.reserve(ada, network(1)).unwrap_err(), TooManyStreams::OfServer);
-    drop(of_network);
+    drop(network_streams);
     let state = hub.state.lock();
     assert_eq!((state.count, state.streams.len()), (0, 0));
 }

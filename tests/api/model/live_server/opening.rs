@@ -6,7 +6,7 @@ use super::{Live, Step};
 use crate::{
     app::Answer,
     model::{
-        Declared, Who,
+        Declared, UserIndex,
         reference_model::{Model, Opening, State},
     },
 };
@@ -33,17 +33,24 @@ impl<'a> Ticket<'a> {
 
 impl Live<'_> {
     /// Opens an upload on server and model.
-    pub(super) async fn upload(&self, model: &mut Model, step: Step<'_>, who: Who, declared: Declared, key: Option<u8>) {
-        let answer = self.post(who, "/api/images/upload", self.body(declared), key).await;
-        let opening = model.upload(who, &[(declared, key)])[0];
+    pub(super) async fn upload(&self, model: &mut Model, step: Step<'_>, user: UserIndex, declared: Declared, key: Option<u8>) {
+        let answer = self.post(user, "/api/images/upload", self.body(declared), key).await;
+        let opening = model.upload(user, &[(declared, key)])[0];
         self.check_opening(model, step, opening, &Ticket::of_answer(&answer));
-        if let Opening::Known(which) = opening {
-            model.renew(who, which);
+        if let Opening::Known(index) = opening {
+            model.renew(user, index);
         }
     }
 
     /// Opens uploads with one request on server and model.
-    pub(super) async fn upload_batch(&self, model: &mut Model, step: Step<'_>, who: Who, items: &[Declared], key: Option<u8>) {
+    pub(super) async fn upload_batch(
+        &self,
+        model: &mut Model,
+        step: Step<'_>,
+        user: UserIndex,
+        items: &[Declared],
+        key: Option<u8>,
+    ) {
         // The key belongs to the first item.
         let keyed: Vec<_> = items.iter().enumerate().map(|(n, item)| (*item, key.filter(|_| n == 0))).collect();
         let bodies = keyed.iter().map(|(item, key)| {
@@ -54,31 +61,38 @@ impl Live<'_> {
             body
         });
         let body = json!({ "items": bodies.collect::<Vec<_>>() });
-        let answer = self.post(who, "/api/images/upload/batch", body, None).await;
+        let answer = self.post(user, "/api/images/upload/batch", body, None).await;
         assert_eq!(answer.status, 200, "{step}: {answer:?}");
-        let opening = model.upload(who, &keyed);
+        let opening = model.upload(user, &keyed);
         for (n, opening) in opening.into_iter().enumerate() {
             self.check_opening(model, step, opening, &Ticket::of_result(&answer.json["results"][n]));
-            if let Opening::Known(which) = opening {
-                model.renew(who, which);
+            if let Opening::Known(index) = opening {
+                model.renew(user, index);
             }
         }
     }
 
     /// Declares a type that is not allowed.
-    pub(super) async fn upload_unstorable(&self, step: Step<'_>, who: Who) {
+    pub(super) async fn upload_unstorable(&self, step: Step<'_>, user: UserIndex) {
         let mut body = self.body(Declared { file: 0, name: 0, caption: false });
         body["contentType"] = json!("image/svg+xml");
-        let answer = self.post(who, "/api/images/upload", body, None).await;
+        let answer = self.post(user, "/api/images/upload", body, None).await;
         step.assert_outcome(&answer, (422, "type_not_allowed"));
     }
 
     /// Opens a multipart upload on server and model.
-    pub(super) async fn open_parts(&self, model: &mut Model, step: Step<'_>, who: Who, declared: Declared, key: Option<u8>) {
+    pub(super) async fn open_parts(
+        &self,
+        model: &mut Model,
+        step: Step<'_>,
+        user: UserIndex,
+        declared: Declared,
+        key: Option<u8>,
+    ) {
         let mut body = self.body(declared);
         body.as_object_mut().unwrap().remove("sha256");
-        let answer = self.post(who, "/api/images/multipart", body, key).await;
-        let opening = model.open_parts(who, declared, key);
+        let answer = self.post(user, "/api/images/multipart", body, key).await;
+        let opening = model.open_parts(user, declared, key);
         self.check_opening(model, step, opening, &Ticket::of_answer(&answer));
     }
 
@@ -93,8 +107,8 @@ impl Live<'_> {
                 let opened = model.images.iter_mut().find(|image| image.id.is_empty());
                 opened.expect("the model has opened it, too").id = id;
             }
-            Opening::Known(which) => {
-                let image = &model.images[which];
+            Opening::Known(index) => {
+                let image = &model.images[index];
                 assert_eq!((status, &json["id"]), (200, &json!(image.id)), "{step}: {json} {code}");
                 if !image.in_parts {
                     let state = if image.state == State::Ready { "ready" } else { "pending" };

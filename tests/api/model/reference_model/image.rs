@@ -1,7 +1,7 @@
 //! An image of the model, and its states.
 
 use super::{
-    super::{Declared, Who},
+    super::{Declared, UserIndex},
     GRACE,
 };
 
@@ -51,7 +51,7 @@ pub struct Image {
     /// Id on the server; empty until the test sets it.
     pub id: String,
     /// Owner.
-    pub who: Who,
+    pub user: UserIndex,
     pub declared: Declared,
     pub size: u64,
     pub caption: Option<String>,

@@ -1,4 +1,4 @@
-//! Uploads of a client, from bytes to a ready image, with all possible interruptions.
+//! Uploads of a client, from bytes to a ready image, with all possible interruptions: alone, in batches, in parts, and renewed.
 
 use std::sync::Arc;
 
@@ -104,7 +104,11 @@ impl Client {
     /// Adds the upload of a ticket to the account's images; returns its id.
     fn remember(&self, ticket: &Value, file: &Arc<File>) -> Option<String> {
         let id = ticket["id"].as_str()?;
-        self.account.remember(id, file, ticket["state"] == "ready");
+        if ticket["state"] == "ready" {
+            self.account.remember_ready(id, file);
+        } else {
+            self.account.remember_open(id, file);
+        }
         Some(id.to_owned())
     }
 
@@ -204,7 +208,7 @@ impl Client {
     /// Marks an image of the account as ready, or removes it, by the status of a confirm.
     fn apply_outcome(&self, id: &str, file: &Arc<File>, status: u16) {
         match status {
-            200 => self.account.remember(id, file, true),
+            200 => self.account.remember_ready(id, file),
             404 | 410 | 422 => self.account.forget(id),
             _ => {}
         }
@@ -267,7 +271,7 @@ impl Client {
         let to = (Method::POST, "/api/images/multipart");
         let ticket = self.call_under_key(Call::Issue, to, Some(body), key, declarations).await;
         let Some(id) = ticket.json["id"].as_str().map(str::to_owned) else { return };
-        self.account.remember(&id, &file, false);
+        self.account.remember_open(&id, &file);
         let part = if with_checksums { json!({ "partNumber": 1, "sha256": file.sha256 }) } else { json!({ "partNumber": 1 }) };
         let path = format!("/api/images/{id}/parts");
         let body = Some(json!({ "parts": [part] }));

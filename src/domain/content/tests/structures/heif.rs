@@ -279,8 +279,8 @@ pub(super) fn branded() -> Vec<Structure> {
         let filler = boxed(b"free", &[&vec![0; end - ftyp.len() - 8]]);
         [&ftyp, &filler, &file[end..]].concat()
     };
-    let without = |kind: &[u8; 4]| replaced(animated.clone(), kind, b"free");
-    let (track, item) = (without(b"meta"), without(b"moov"));
+    let animated_without = |kind: &[u8; 4]| replaced(animated.clone(), kind, b"free");
+    let (track, item) = (animated_without(b"meta"), animated_without(b"moov"));
     rows(
         "image/avif",
         vec![
