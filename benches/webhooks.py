@@ -116,12 +116,12 @@ def main(valet, confirms):
                 processes.append(process)
                 return Server(f"http://{address}", token)
 
-            quiet = serve({name: value for name, value in env.items() if not name.startswith("WEBHOOK_")})
-            noisy = serve(env)
-            cost(quiet, noisy, confirms)
+            without_events = serve({name: value for name, value in env.items() if not name.startswith("WEBHOOK_")})
+            with_events = serve(env)
+            print_confirm_cost(without_events, with_events, confirms)
             endpoint = run("webhook", "add", f"http://127.0.0.1:{receiver.server_port}/", "--type", "image.ready").split()[0]
             time.sleep(1)
-            latency(noisy, confirms)
+            print_latency(with_events, confirms)
             run("webhook", "disable", endpoint)
         finally:
             for process in reversed(processes):
@@ -129,20 +129,20 @@ def main(valet, confirms):
                 process.wait()
 
 
-def cost(quiet, noisy, confirms):
+def print_confirm_cost(without_events, with_events, confirms):
     """Prints the time of a confirm on a server that records no events, and on one that does."""
-    times = {quiet: [], noisy: []}
+    times = {without_events: [], with_events: []}
     for _ in range(ROUNDS):
-        for server in (quiet, noisy):
+        for server in (without_events, with_events):
             images = [server.upload() for _ in range(confirms // ROUNDS)]
             times[server].append(statistics.median(server.confirm(image)[0] for image in images))
-    without, with_events = (statistics.median(times[server]) * 1000 for server in (quiet, noisy))
-    ratios = [b / a - 1 for a, b in zip(times[quiet], times[noisy])]
-    print(f"confirm without events {without:.2f} ms, with events {with_events:.2f} ms, {len(ratios)} pairs of rounds:"
+    plain_ms, events_ms = (statistics.median(times[server]) * 1000 for server in (without_events, with_events))
+    ratios = [b / a - 1 for a, b in zip(times[without_events], times[with_events])]
+    print(f"confirm without events {plain_ms:.2f} ms, with events {events_ms:.2f} ms, {len(ratios)} pairs of rounds:"
           f" {100 * statistics.median(ratios):+.1f} % (bound +5 %)")
 
 
-def latency(server, confirms):
+def print_latency(server, confirms):
     """Prints the time from an acknowledged confirm to its message."""
     waits = []
     for _ in range(confirms):

@@ -61,10 +61,10 @@ class Server:
         """Calls the API, up to ten times while the server answers that it is too busy. `body` may be a function, for each call."""
         headers = {"content-type": "application/json"} if body is not None else {}
         headers |= {"authorization": f"Bearer {token}"} if token else {}
-        for left in reversed(range(10)):
+        for repeats_left in reversed(range(10)):
             data = b"" if body is None else json.dumps(body() if callable(body) else body).encode()
             answer = send(method, self.address + path, headers, data)
-            if answer.status not in (503, 504) or not left:
+            if answer.status not in (503, 504) or not repeats_left:
                 break
             time.sleep(0.5)
         return answer.status, json.loads(answer.body or b"{}")
@@ -113,7 +113,7 @@ def put(ticket: dict, data: bytes, **changed: str) -> Response:
     return send("PUT", ticket["upload"]["url"], ticket["upload"]["headers"] | changed, data)
 
 
-def broken_promises(server: Server, obeyed: set[tuple[str, str]], is_open: bool) -> list[str]:
+def find_faults(server: Server, obeyed: set[tuple[str, str]], is_open: bool) -> list[str]:
     """Returns the faults of the URLs that the server issues on this store. `obeyed` are the deviations that the store obeys."""
     victim, attacker = server.user(), server.user()
     secret = png()
@@ -122,14 +122,14 @@ def broken_promises(server: Server, obeyed: set[tuple[str, str]], is_open: bool)
         # The server may refuse to issue a PUT only if the store obeys an unsigned header, and with this code.
         has_cause = any(kind in ("PUT", "preview PUT") and name in ("copy source", "ACL", "grant") for kind, name in obeyed)
         return [] if answer.get("code") == REFUSED and has_cause else [f"an upload is answered {status} {answer.get('code')}"]
-    found = undeclared(attacker, any(name in ("copy source", "ACL", "grant") for _, name in obeyed))
+    found = check_uploads_without_digest(attacker, any(name in ("copy source", "ACL", "grant") for _, name in obeyed))
     path = urllib.parse.unquote(urllib.parse.urlsplit(victim.upload(secret)["url"]).path)
     for name in ("copy source", "ACL", "grant"):
-        found += deviated(attacker, name, path, is_open)
-    return found + other_bytes(attacker) + replaced(attacker)
+        found += check_deviation(attacker, name, path, is_open)
+    return found + check_other_uploads(attacker) + check_replacement(attacker)
 
 
-def undeclared(user: User, must_refuse: bool) -> list[str]:
+def check_uploads_without_digest(user: User, must_refuse: bool) -> list[str]:
     """Returns a fault unless uploads without a digest are refused exactly if the store obeys headers that copy or publish."""
     status, answer = user.call("POST", "/api/images/multipart", {"fileName": "a.png", "contentType": "image/png", "size": 6 << 20})
     if (status == 409 and answer.get("code") == REFUSED) == must_refuse and status in (201, 409):
@@ -137,7 +137,7 @@ def undeclared(user: User, must_refuse: bool) -> list[str]:
     return [f"an upload in parts is answered {status} {answer.get('code', '')}"]
 
 
-def deviated(user: User, name: str, path: str, is_open: bool) -> list[str]:
+def check_deviation(user: User, name: str, path: str, is_open: bool) -> list[str]:
     """Returns the faults of a PUT with an unsigned header; `path` is that of another user's image in the store."""
     data = png()
     ticket = user.declare(data)[1]
@@ -151,7 +151,7 @@ def deviated(user: User, name: str, path: str, is_open: bool) -> list[str]:
     )
 
 
-def other_bytes(user: User) -> list[str]:
+def check_other_uploads(user: User) -> list[str]:
     """Returns a fault for each upload of other bytes, of more bytes or of another type that is confirmed."""
     found = []
     for what, change, headers in (
@@ -167,7 +167,7 @@ def other_bytes(user: User) -> list[str]:
     return found
 
 
-def replaced(user: User) -> list[str]:
+def check_replacement(user: User) -> list[str]:
     """Returns a fault if the URL of an upload can change the confirmed image."""
     data = png()
     ticket = user.declare(data)[1]

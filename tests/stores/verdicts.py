@@ -3,7 +3,7 @@ buckets that are made for it, in several states; and checks the URLs that a serv
 
     S3_ENDPOINT=… AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… AWS_REGION=… MONGODB_URI=… python verdicts.py VALET
 
-Exits 1 at any difference."""
+VERDICTS_SHOW=1 prints every verdict, VERDICTS_STATES selects states (.ci/stores). Exits 1 at any difference."""
 
 import json
 import os
@@ -19,7 +19,7 @@ import deviations
 import states
 from bucket import Bucket
 from rule_checks import RuleChecks
-from served import Server, broken_promises
+from served import Server, find_faults
 
 ORIGIN = "https://app.example"
 MAX_BYTES = 8 << 20
@@ -79,13 +79,13 @@ class Store:
                 self.check(bucket, database.name, "--fix")
             before = bucket.keys()
             report = self.check(bucket, database.name)
-            left = set(bucket.keys()) ^ set(before)
+            changed_keys = set(bucket.keys()) ^ set(before)
             checks = RuleChecks(bucket, self.mongodb, database.name, ORIGIN, MAX_BYTES)
             found = find_differences(report, checks)
             if state in states.SERVED:
                 with Server(self.valet, self.settings(bucket, database.name)) as server:
-                    found += broken_promises(server, checks.outcome.obeyed, checks.outcome.is_open)
-            found += [f"the check left or removed keys in the bucket: {sorted(left)}"] if left else []
+                    found += find_faults(server, checks.outcome.obeyed, checks.outcome.is_open)
+            found += [f"the check left or removed keys in the bucket: {sorted(changed_keys)}"] if changed_keys else []
             counts = ", ".join(f"{count} {word}" for word, count in report["counts"].items())
             print(f"{title}: {counts}; {len(found)} differences, {time.monotonic() - began:.0f} s")
             return [f"{title}: {difference}" for difference in found]
