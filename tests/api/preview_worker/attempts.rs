@@ -166,3 +166,38 @@ async fn outages_do_not_count_as_attempts() {
     assert!(read(&ada, &image).await["previewUrl"].is_string());
     app.audit().await;
 }
+
+/// While the worker writes a picture, its lease ends and another worker claims the image.
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_whose_lease_has_ended_records_nothing() {
+    if skip_unless_local_s3() {
+        return;
+    }
+    let app = start().await;
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let images = app.db.collection::<Document>("images");
+    let later_lease_end = DateTime::from_millis(DateTime::now().timestamp_millis() + 3_600_000);
+    let image_id = id(&image).to_owned();
+    let relay = relay_s3(&app, move |request| {
+        let (images, image_id) = (images.clone(), image_id.clone());
+        async move {
+            if request.parts.method == "PUT" && request.path().contains("-w640") {
+                let claim = doc! { "$set": { "rendering.due": later_lease_end } };
+                images.update_one(doc! { "_id": image_id }, claim).await.unwrap();
+            }
+            request.forward().await
+        }
+    });
+    let relay = relay.await;
+    let slow = TestApp::start_second_server(&app, |config| {
+        use_workers(config);
+        config.s3.endpoint = Some(relay.parse().unwrap());
+    });
+    render(&slow.await).await;
+    let record = app.db_image(id(&image)).await.unwrap();
+    assert_eq!(record.get_document("rendering").unwrap().get_datetime("due").unwrap(), &later_lease_end, "{record}");
+    assert!(!record.contains_key("pictures"), "{record}");
+    assert_eq!(render_after(&app, &renderer(), Duration::from_secs(3700)).await, 1);
+    assert!(read(&ada, id(&image)).await["previewUrl"].is_string());
+}
