@@ -27,7 +27,7 @@ function tokens(source) {
     }
   };
   return async (refused) => {
-    if (typeof source === "string") {
+    if (typeof source !== "function") {
       if (refused) throw problem({ code: "token_invalid", status: 401 });
       return source;
     }

@@ -48,3 +48,8 @@ test("a source that returns the refused token is asked again at the next refusal
   await item.finished;
   assert.deepEqual(asked, ["wrong", "wrong"]);
 });
+
+test("without a token, as before a user has signed in, an upload fails at once", async () => {
+  const [item] = createUploader({ api: BASE, token: /** @type {any} */ (undefined) }).add(image("one.png"));
+  await assert.rejects(item.finished, SessionProblem);
+});
