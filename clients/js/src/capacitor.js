@@ -39,8 +39,8 @@ export { FileProblem, NetworkProblem, Problem, QuotaProblem, SessionProblem, Sto
  * @param {CapacitorUploaderOptions} options
  * @returns {NativeUploader}
  */
-export function createUploader({ FileTransfer, Filesystem, store = typeof indexedDB === "undefined" ? null : indexedDbStore(), ...options }) {
-  return /** @type {any} */ (new NativeUploads({ ...options, store: store && inAppFolders(store, foldersOf(Filesystem)) }, accessTo(FileTransfer, Filesystem), new WorkerPool()));
+export function createUploader({ FileTransfer, Filesystem, store = typeof indexedDB === "undefined" ? null : indexedDbStore(), worker, ...options }) {
+  return /** @type {any} */ (new NativeUploads({ ...options, store: store && inAppFolders(store, foldersOf(Filesystem)) }, accessTo(FileTransfer, Filesystem), new WorkerPool(worker)));
 }
 
 /** The app's own folders, by the plugin's names. On iOS `DATA` is the documents; on Android several of them are one folder. */

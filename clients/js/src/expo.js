@@ -53,7 +53,7 @@ export { FileProblem, NetworkProblem, Problem, QuotaProblem, SessionProblem, Sto
  * @typedef {object} ExpoOptions
  * @property {ExpoFileSystem} FileSystem The module: `import * as FileSystem from "expo-file-system"`.
  * @property {"background" | "foreground"} [sessionType] The session of iOS; "background" by default.
- * @typedef {import("./types.js").UploaderOptions & ExpoOptions} ExpoUploaderOptions
+ * @typedef {Omit<import("./types.js").UploaderOptions, "worker"> & ExpoOptions} ExpoUploaderOptions
  */
 
 /**

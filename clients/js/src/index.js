@@ -31,8 +31,8 @@ export { indexedDbStore, memoryStore };
  * @param {UploaderOptions} options
  * @returns {Uploader}
  */
-export function createUploader({ api, token, store = hasIndexedDb() ? indexedDbStore() : null, user = "", concurrency }) {
-  return /** @type {any} */ (new Queue({ api: createApi({ api, token }), work: new WorkerPool(), store, user, concurrency }));
+export function createUploader({ api, token, store = hasIndexedDb() ? indexedDbStore() : null, user = "", concurrency, worker }) {
+  return /** @type {any} */ (new Queue({ api: createApi({ api, token }), work: new WorkerPool(worker), store, user, concurrency }));
 }
 
 /**

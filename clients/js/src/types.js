@@ -50,6 +50,7 @@
  * @property {Store | null} [store] Files of unfinished uploads. The default is IndexedDB where there is one; null stores nothing.
  * @property {string} [user] Owner of the stored files: `restore()` leaves those of other users alone.
  * @property {number} [concurrency] Files that are sent at a time; 3 by default.
+ * @property {() => Worker} [worker] Returns a new worker that runs `valet-upload/worker`, for bundlers that do not find it by themselves.
  */
 
 /**

@@ -3,7 +3,7 @@
 import { digest, inspect } from "./image-processing.js";
 import { abortError } from "./retry.js";
 
-/** At most two workers: each may have a decoded photo in memory, 200 MB for one of 50 megapixels. */
+/** Each worker may have a decoded photo in memory, 200 MB for one of 50 megapixels. */
 const MAX_WORKERS = Math.min(2, Math.max(1, (globalThis.navigator?.hardwareConcurrency || 2) - 1));
 
 const onPage = { digest, inspect };
@@ -12,8 +12,14 @@ export class WorkerPool {
   #open = new Map(); // job number → { resolve, reject, job, input, worker }
   #workers = [];
   #next = 0;
+  #create;
   // A script of Bun or Deno would not end while a worker runs.
   #isUnavailable = typeof document === "undefined";
+
+  /** `create` returns a new worker that runs worker.js. */
+  constructor(create = () => new Worker(new URL("./worker.js", import.meta.url), { type: "module" })) {
+    this.#create = create;
+  }
 
   digest(blob) {
     return this.#run("digest", [blob]);
@@ -23,7 +29,7 @@ export class WorkerPool {
     return this.#run("inspect", [file, wantsDigest]);
   }
 
-  /** Ends the workers; their jobs reject with an AbortError. A later job starts new ones. */
+  /** Ends the workers; their jobs reject. A later job starts new ones. */
   close() {
     for (const worker of this.#workers.splice(0)) worker.terminate();
     for (const { reject } of this.#open.values()) reject(abortError());
@@ -31,7 +37,7 @@ export class WorkerPool {
   }
 
   #start() {
-    const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    const worker = this.#create();
     worker.load = 0;
     worker.onmessage = ({ data }) => {
       const { resolve, reject } = this.#open.get(data.number);
@@ -40,7 +46,7 @@ export class WorkerPool {
       if (data.error) reject(Object.assign(new Error(), data.error));
       else resolve(data.result);
     };
-    // The script did not load (an old browser, a new release on the server), or memory ran out: the page runs the jobs itself.
+    // The script did not load, or memory ran out: the page runs the jobs.
     worker.onerror = (event) => {
       event.preventDefault();
       this.#isUnavailable = true;
@@ -57,14 +63,13 @@ export class WorkerPool {
 
   /** Runs a job in an idle worker, a new one, or the one with the fewest jobs. */
   #run(job, input) {
-    if (this.#isUnavailable) return onPage[job](...input);
     let [worker] = this.#workers.sort((a, b) => a.load - b.load);
     try {
-      if (worker?.load !== 0 && this.#workers.length < MAX_WORKERS) worker = this.#start();
+      if (!this.#isUnavailable && worker?.load !== 0 && this.#workers.length < MAX_WORKERS) worker = this.#start();
     } catch {
-      this.#isUnavailable = true; // The browser denies workers, as it does together with storage.
-      return onPage[job](...input);
+      this.#isUnavailable = true; // The browser denies workers.
     }
+    if (this.#isUnavailable) return onPage[job](...input);
     return new Promise((resolve, reject) => {
       const number = this.#next++;
       worker.load += 1;

@@ -27,7 +27,7 @@
  * @param {CapacitorUploaderOptions} options
  * @returns {NativeUploader}
  */
-export function createUploader({ FileTransfer, Filesystem, store, ...options }: CapacitorUploaderOptions): NativeUploader;
+export function createUploader({ FileTransfer, Filesystem, store, worker, ...options }: CapacitorUploaderOptions): NativeUploader;
 export type NativeFileInput = import("./native.js").NativeFileInput;
 export type NativeInput = import("./native.js").NativeInput;
 export type NativeUploader = import("./native.js").NativeUploader;

@@ -42,7 +42,7 @@
  * @typedef {object} ExpoOptions
  * @property {ExpoFileSystem} FileSystem The module: `import * as FileSystem from "expo-file-system"`.
  * @property {"background" | "foreground"} [sessionType] The session of iOS; "background" by default.
- * @typedef {import("./types.js").UploaderOptions & ExpoOptions} ExpoUploaderOptions
+ * @typedef {Omit<import("./types.js").UploaderOptions, "worker"> & ExpoOptions} ExpoUploaderOptions
  */
 /**
  * Returns a queue that uploads files as the user of `token`. `add` takes URIs, files of expo-file-system, and what pickers return.
@@ -135,5 +135,5 @@ export type ExpoOptions = {
      */
     sessionType?: "background" | "foreground";
 };
-export type ExpoUploaderOptions = import("./types.js").UploaderOptions & ExpoOptions;
+export type ExpoUploaderOptions = Omit<import("./types.js").UploaderOptions, "worker"> & ExpoOptions;
 export { FileProblem, NetworkProblem, Problem, QuotaProblem, SessionProblem, StorageProblem } from "./http.js";

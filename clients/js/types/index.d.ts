@@ -18,7 +18,7 @@
  * @param {UploaderOptions} options
  * @returns {Uploader}
  */
-export function createUploader({ api, token, store, user, concurrency }: UploaderOptions): Uploader;
+export function createUploader({ api, token, store, user, concurrency, worker }: UploaderOptions): Uploader;
 /**
  * Follows the changes of the images of the user of `token`, on any device, until `signal` is aborted. Reconnects by itself. Resolves
  * after an abort; rejects with a Problem that a repeat does not solve, such as the end of the session.

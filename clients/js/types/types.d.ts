@@ -114,6 +114,10 @@ export type UploaderOptions = {
      * Files that are sent at a time; 3 by default.
      */
     concurrency?: number;
+    /**
+     * Returns a new worker that runs `valet-upload/worker`, for bundlers that do not find it by themselves.
+     */
+    worker?: () => Worker;
 };
 /**
  * One upload. The uploader writes its fields.

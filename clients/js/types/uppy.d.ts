@@ -5,6 +5,7 @@
  *   that returns another one when the server has refused `stale`.
  * @property {number} [limit] Files at a time; 3 by default, 0 for no limit.
  * @property {(problem: Problem) => string} [explain] Returns the sentence that Uppy shows about a problem; English by default.
+ * @property {() => Worker} [worker] Returns a new worker that runs `valet-upload/worker`, for bundlers that do not find it by themselves.
  * @property {string} [id] The plugin's id in Uppy, "ValetUpload" by default.
  */
 /**
@@ -38,6 +39,10 @@ export type ValetUploadOptions = {
      * Returns the sentence that Uppy shows about a problem; English by default.
      */
     explain?: (problem: Problem) => string;
+    /**
+     * Returns a new worker that runs `valet-upload/worker`, for bundlers that do not find it by themselves.
+     */
+    worker?: () => Worker;
     /**
      * The plugin's id in Uppy, "ValetUpload" by default.
      */

@@ -1,7 +1,9 @@
 export class WorkerPool {
+    /** `create` returns a new worker that runs worker.js. */
+    constructor(create?: () => Worker);
     digest(blob: any): any;
     inspect(file: any, wantsDigest: any): any;
-    /** Ends the workers; their jobs reject with an AbortError. A later job starts new ones. */
+    /** Ends the workers; their jobs reject. A later job starts new ones. */
     close(): void;
     #private;
 }
