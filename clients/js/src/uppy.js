@@ -4,7 +4,7 @@
 import { BasePlugin } from "@uppy/core";
 import { createApi } from "./api.js";
 import { Problem, problem } from "./http.js";
-import { Turns } from "./retry.js";
+import { abortError, Turns } from "./retry.js";
 import { upload } from "./upload.js";
 import { WorkerPool } from "./worker-pool.js";
 
@@ -18,6 +18,7 @@ const MAX_PROGRESS = 0.99;
  *   that returns another one when the server has refused `stale`.
  * @property {number} [limit] Files at a time; 3 by default, 0 for no limit.
  * @property {(problem: Problem) => string} [explain] Returns the sentence that Uppy shows about a problem; English by default.
+ * @property {() => Worker} [worker] Returns a new worker that runs `valet-upload/worker`, for bundlers that do not find it by themselves.
  * @property {string} [id] The plugin's id in Uppy, "ValetUpload" by default.
  */
 
@@ -28,7 +29,7 @@ const MAX_PROGRESS = 0.99;
  */
 export default class ValetUpload extends BasePlugin {
   #api;
-  #work = new WorkerPool();
+  #work;
   #turns;
   #transfers = new Map(); // id of the file → Transfer
 
@@ -40,12 +41,13 @@ export default class ValetUpload extends BasePlugin {
     super(uppy, opts);
     this.type = "uploader";
     this.id = opts.id ?? "ValetUpload";
+    this.#work = new WorkerPool(opts.worker);
     this.#turns = new Turns(this.#limit);
     this.#connect();
   }
 
   /**
-   * Changes options, for files that are sent later: all of them but `id`.
+   * Changes options, for files that are sent later: all of them but `id` and `worker`.
    * @param {Partial<ValetUploadOptions>} changes
    */
   setOptions(changes) {
@@ -77,7 +79,6 @@ export default class ValetUpload extends BasePlugin {
     this.uppy.removeUploader(this.#upload);
     for (const [event, handler] of this.#handlers) this.uppy.off(event, handler);
     const ended = [...this.#transfers.values()].map((transfer) => transfer.end());
-    this.#transfers.clear();
     // Uploads that are ending still wait for answers of the workers.
     Promise.allSettled(ended).then(() => this.#work.close());
   }
@@ -92,7 +93,8 @@ export default class ValetUpload extends BasePlugin {
     ["upload-pause", (file, isPaused) => this.#transfers.get(file?.id)?.[isPaused ? "pause" : "resume"]()],
     ["pause-all", () => this.#transfers.forEach((transfer) => transfer.pause())],
     ["resume-all", () => this.#transfers.forEach((transfer) => transfer.resume())],
-    ["file-removed", (file) => this.#removed(file)],
+    // Not `file-removed`: `uppy.clear()` removes files without that event.
+    ["state-update", ({ files }) => Object.values(files).forEach((file) => this.uppy.getFile(file.id) ?? this.#removed(file))],
   ]);
 
   #upload = async (ids) => {
@@ -109,15 +111,16 @@ export default class ValetUpload extends BasePlugin {
     const transfer = new Transfer((signal) => this.#turns.run(signal, () => this.#attempt(id, signal)));
     this.#transfers.set(id, transfer);
     if (this.uppy.getFile(id).isPaused) transfer.pause();
+    const isRemoved = () => this.#transfers.get(id) !== transfer;
     try {
       const image = await transfer.run();
-      if (transfer.isEnded) return;
+      if (isRemoved()) return;
       this.#setOpen(id, undefined);
       this.uppy.emit("upload-success", this.uppy.getFile(id) ?? file, { status: 200, uploadURL: image.url, body: image });
     } catch (error) {
-      if (!transfer.isEnded) this.#failed(this.uppy.getFile(id) ?? file, error);
+      if (!isRemoved()) this.#failed(this.uppy.getFile(id) ?? file, error);
     } finally {
-      if (this.#transfers.get(id) === transfer) this.#transfers.delete(id);
+      if (!isRemoved()) this.#transfers.delete(id);
     }
   }
 
@@ -126,7 +129,8 @@ export default class ValetUpload extends BasePlugin {
     const { data, name, type, meta } = this.uppy.getFile(id) ?? {};
     // Golden Retriever could not keep the file's bytes, or the file is one that Uppy's Companion would fetch from another service.
     if (!data?.stream) throw problem({ code: "file_unreadable" });
-    const bytes = Object.assign(new Blob([data], { type }), { name: meta.name || name, caption: meta.caption });
+    // An app may change the name alone, as in Uppy's example of `onBeforeUpload`.
+    const bytes = Object.assign(new Blob([data], { type }), { name: (meta.name !== data.name && meta.name) || name, caption: meta.caption });
     const ignored = () => {};
     return upload(bytes, {
       stage: ignored, waiting: ignored, preview: ignored, found: ignored,
@@ -138,12 +142,9 @@ export default class ValetUpload extends BasePlugin {
   /** Stores the id of a file's open upload in the file's state, which Golden Retriever keeps through a reload. */
   #setOpen(id, open) {
     const file = this.uppy.getFile(id);
-    if (!file && open) this.#discard(open); // The file was removed while its upload was opened.
-    if (!file || file.valet === open) return;
-    const before = file.valet;
-    this.uppy.setFileState(id, { valet: open });
-    // The file's bytes were changed after a failure, so its earlier upload cannot continue.
-    if (before && open) this.#discard(before);
+    if (file) this.uppy.setFileState(id, { valet: open });
+    // The file was removed while its upload was opened, or its bytes were changed after a failure, so its earlier upload cannot continue.
+    if (open) this.#discard(file ? file.valet : open);
   }
 
   /** Reports the progress of a file to Uppy. */
@@ -168,13 +169,13 @@ export default class ValetUpload extends BasePlugin {
   #removed(file) {
     this.#transfers.get(file.id)?.end();
     this.#transfers.delete(file.id);
-    if (file.valet) this.#discard(file.valet);
+    this.#discard(file.valet);
   }
 
   /** Deletes an upload that is not complete, unless another file of the same bytes has it too. */
   #discard(open) {
     const isShared = this.uppy.getFiles().some((file) => file.valet === open || file.response?.body?.id === open);
-    if (!isShared) this.#api.discard(open);
+    if (open && !isShared) this.#api.discard(open);
   }
 }
 
@@ -186,14 +187,14 @@ class Transfer {
   #wake = () => {};
   #ended = Promise.resolve();
   /** Whether the file was removed, or the plugin. */
-  isEnded = false;
+  #isEnded = false;
 
   /** @param {(signal: AbortSignal) => Promise<any>} attempt Uploads the file, until the signal is aborted. */
   constructor(attempt) {
     this.#attempt = attempt;
   }
 
-  /** Resolves to the image, or to nothing after {@link end}. */
+  /** Resolves to the image; rejects after {@link end} too. */
   run() {
     const running = this.#run();
     this.#ended = running.then(() => {}, () => {});
@@ -201,7 +202,7 @@ class Transfer {
   }
 
   async #run() {
-    while (!this.isEnded) {
+    while (!this.#isEnded) {
       const { signal } = this.#controller;
       try {
         signal.throwIfAborted();
@@ -211,7 +212,8 @@ class Transfer {
       }
       await this.#resumed;
     }
-    return undefined;
+    // An error, because Uppy counts files without one as uploaded.
+    throw abortError();
   }
 
   pause() {
@@ -221,14 +223,14 @@ class Transfer {
   }
 
   resume() {
-    if (this.isEnded || !this.#controller.signal.aborted) return;
+    if (!this.#controller.signal.aborted) return;
     this.#controller = new AbortController();
     this.#wake();
   }
 
   /** Stops the upload; resolves when nothing of it runs any more. */
   end() {
-    this.isEnded = true;
+    this.#isEnded = true;
     this.#controller.abort();
     this.#wake();
     return this.#ended;
