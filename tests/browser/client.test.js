@@ -94,7 +94,7 @@ for (const [what, deny] of Object.entries({
 }
 
 test("the app creates the worker where a bundler leaves it out, or a policy allows its address alone", async (t) => {
-  const [context, user] = [await visitor(t, {}), await account()];
+  const [context, user] = [await openContext(t, {}), await signUp()];
   const page = await app(t, context, user, "require-trusted-types-for 'script'; trusted-types app");
   await page.evaluate(async ({ base, token }) => {
     const { createUploader } = await import("/src/index.js");
@@ -102,7 +102,7 @@ test("the app creates the worker where a bundler leaves it out, or a policy allo
     const worker = () => new Worker(policy.createScriptURL("/src/worker.js?own"), { type: "module" });
     globalThis.uploader = createUploader({ api: base, token, store: null, worker });
   }, { base: BASE, token: user.token });
-  await add(page, await photos(page, 1, { width: 900, height: 700, noise: 0.8 }));
+  await add(page, await drawPhotos(page, 1, { width: 900, height: 700, noise: 0.8 }));
   const { previewUrl } = await page.evaluate(() => uploader.items[0].finished);
   assert.ok(previewUrl, "a preview");
   assert.deepEqual([...new Set(page.workers().map((worker) => new URL(worker.url()).search))], ["?own"]);

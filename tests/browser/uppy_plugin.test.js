@@ -268,49 +268,49 @@ for (const version of ["6", "5"]) {
   });
 
   test(`${name}: uppy.clear() ends the uploads, and the open ones are deleted`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     const opened = await openApp(t, context, user);
-    const seen = watch(opened);
+    const seen = watchRequests(opened);
     await onBucket(opened, () => true);
-    await add(opened, [image("one.png")]);
-    const uploading = upload(opened).catch(() => {}); // Uppy reads files that it has cleared.
-    await until(() => singles(seen) === 1, "the upload is sent");
+    await addFiles(opened, [makeImage("one.png")]);
+    const uploading = uploadAdded(opened).catch(() => {}); // Uppy reads files that it has cleared.
+    await waitUntil(() => singles(seen) === 1, "the upload is sent");
     await opened.evaluate(() => app.uppy.clear());
     await uploading;
-    await until(async () => (await usage(user)).pending === 0, "no upload is open");
+    await waitUntil(async () => (await readUsage(user)).pending === 0, "no upload is open");
     assert.equal(seen.filter((call) => call.endsWith("/confirm")).length, 0, String(seen));
   });
 
   test(`${name}: files of a plugin that is removed have failed, and another plugin uploads them`, async (t) => {
-    const [context, user] = [await visitor(t, { allowed: [/^\[Uppy\]/] }), await account()];
+    const [context, user] = [await openContext(t, { allowed: [/^\[Uppy\]/] }), await signUp()];
     const opened = await openApp(t, context, user, (code) => code.replace("export const uppy", 'export { ValetUpload };\nexport const uppy'));
-    const seen = watch(opened);
+    const seen = watchRequests(opened);
     let isHeld = true;
     await onBucket(opened, () => isHeld);
-    await add(opened, [image("one.png")]);
-    const uploading = upload(opened);
-    await until(() => singles(seen) === 1, "the upload is sent");
+    await addFiles(opened, [makeImage("one.png")]);
+    const uploading = uploadAdded(opened);
+    await waitUntil(() => singles(seen) === 1, "the upload is sent");
     const opts = await opened.evaluateHandle(() => app.uppy.getPlugin("ValetUpload").opts);
     await opened.evaluate(() => app.uppy.removePlugin(app.uppy.getPlugin("ValetUpload")));
     const { successful, failed } = await uploading;
     assert.deepEqual([successful, failed.length], [0, 1], "no file without an image is successful");
     isHeld = false;
     await opened.evaluate((opts) => { app.uppy.use(app.ValetUpload, opts); }, opts);
-    assert.deepEqual(await upload(opened, "retryAll"), { successful: 1, failed: [] });
-    assert.deepEqual(Object.keys(await gallery(user)), ["one.png"]);
+    assert.deepEqual(await uploadAdded(opened, "retryAll"), { successful: 1, failed: [] });
+    assert.deepEqual(Object.keys(await readGallery(user)), ["one.png"]);
   });
 
   test(`${name}: an image has the name that the app or the user has changed`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await openContext(t, {}), await signUp()];
     const opened = await openApp(t, context, user);
     await opened.evaluate(() => app.uppy.setOptions({
       // As in Uppy's example.
       onBeforeUpload: (files) => Object.fromEntries(Object.entries(files).map(([id, file]) => [id, { ...file, name: `app ${file.name}` }])),
     }));
-    await add(opened, [image("one.png"), image("two.png")]);
+    await addFiles(opened, [makeImage("one.png"), makeImage("two.png")]);
     await opened.evaluate(() => app.uppy.setFileMeta(app.uppy.getFiles()[1].id, { name: "user two.png" }));
-    assert.deepEqual(await upload(opened), { successful: 2, failed: [] });
-    assert.deepEqual(Object.keys(await gallery(user)).sort(), ["app one.png", "user two.png"]);
+    assert.deepEqual(await uploadAdded(opened), { successful: 2, failed: [] });
+    assert.deepEqual(Object.keys(await readGallery(user)).sort(), ["app one.png", "user two.png"]);
   });
 
   test(`${name}: the React Dashboard uploads a rotated image, and its button retries`, async (t) => {

@@ -50,6 +50,6 @@ test("a source that returns the refused token is asked again at the next refusal
 });
 
 test("without a token, as before a user has signed in, an upload fails at once", async () => {
-  const [item] = createUploader({ api: BASE, token: /** @type {any} */ (undefined) }).add(image("one.png"));
+  const [item] = createUploader({ api: BASE, token: /** @type {any} */ (undefined) }).add(makeImage("one.png"));
   await assert.rejects(item.finished, SessionProblem);
 });
