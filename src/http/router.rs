@@ -1,6 +1,6 @@
 //! Mounts the routes of the public address: the API, Swagger UI and the gallery page, with the middleware around them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Request, Response, Route, endpoint::BoxEndpoint};
 
@@ -22,7 +22,7 @@ use crate::{
 /// Returns the endpoint of the public address.
 #[must_use]
 pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Response> + 'static {
-    let documented = Arc::new(route_table(config.switches));
+    let documented = route_table(config.switches);
     let proxies = app.proxies.clone();
     let origins = ImageOrigins {
         bucket: app.valet.dependencies.bucket_origin(),
@@ -42,9 +42,19 @@ pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Respon
     with_cors(endpoint, config.cors.clone())
 }
 
-/// Returns the operations of the OpenAPI document with their metadata. A test fails for an operation without metadata.
-fn route_table(switches: Switches) -> RouteTable {
-    RouteTable::new(openapi::operations(switches).into_iter().filter_map(|documented| {
+/// Documented operations of a server, built once per process: poem-openapi describes all schemas for it.
+static ROUTE_TABLE: LazyLock<Arc<RouteTable>> = LazyLock::new(|| Arc::new(build_route_table(true)));
+/// Documented operations of a server with `UPPY=off`.
+static ROUTE_TABLE_WITHOUT_UPPY: LazyLock<Arc<RouteTable>> = LazyLock::new(|| Arc::new(build_route_table(false)));
+
+/// Returns the operations of the OpenAPI document with their metadata.
+fn route_table(switches: Switches) -> Arc<RouteTable> {
+    if switches.uppy { ROUTE_TABLE.clone() } else { ROUTE_TABLE_WITHOUT_UPPY.clone() }
+}
+
+/// Builds the table of the operations that are offered. A test fails for an operation without metadata.
+fn build_route_table(uppy: bool) -> RouteTable {
+    RouteTable::new(openapi::operations(uppy).into_iter().filter_map(|documented| {
         let operation = operations::find(&documented.id)?;
         Some(RoutedOperation { path: documented.path, method: documented.method, operation })
     }))

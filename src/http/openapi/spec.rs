@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::service::{service, service_without_uppy};
-use crate::config::Switches;
 
 /// An operation as poem-openapi describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +31,10 @@ struct SpecOperation {
     request_body: Option<IgnoredAny>,
 }
 
-/// Returns every operation that is offered, without building the document.
+/// Returns every operation that is offered, with or without those of Uppy, without building the document.
 #[must_use]
-pub fn operations(switches: Switches) -> Vec<DocumentedOperation> {
-    let text = if switches.uppy { service().spec() } else { service_without_uppy().spec() };
+pub fn operations(uppy: bool) -> Vec<DocumentedOperation> {
+    let text = if uppy { service().spec() } else { service_without_uppy().spec() };
     // poem-openapi's text always has this form; a test compares the result with the document.
     let spec: Option<Spec> = serde_json::from_str(&text).ok();
     let operations_of = |(path, methods): (String, BTreeMap<String, SpecOperation>)| {
