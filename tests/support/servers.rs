@@ -5,7 +5,9 @@
 //! `VALET_TEST_MONGODB_URI` another MongoDB; with `VALET_TEST_S3_FINALIZE=copy` uploads are copied at confirm.
 
 use std::{
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::OnceLock,
 };
 
@@ -65,7 +67,13 @@ pub fn servers() -> &'static Servers {
                 let external = env_var("VALET_TEST_MONGODB_URI");
                 let mongod = match external {
                     Some(_) => None,
-                    None => Some(Mongod::start(MongodOptions::new(root.join("mongodb"))).await.unwrap()),
+                    None => {
+                        let in_memory = memory_dir();
+                        let folder = in_memory.clone().unwrap_or_else(|| root.join("mongodb"));
+                        let mongod = Mongod::start(MongodOptions::new(folder)).await.unwrap();
+                        in_memory.iter().for_each(|folder| remove_after(mongod.pid(), folder));
+                        Some(mongod)
+                    }
                 };
                 let mongodb = external.unwrap_or_else(|| mongod.as_ref().unwrap().uri());
                 let keys = Credentials {
@@ -147,7 +155,11 @@ pub fn s3_is_local() -> bool {
 
 /// Returns a folder for this run. Removes the folders of earlier runs, because a process cannot remove its folder when it ends.
 pub fn scratch_dir() -> PathBuf {
-    let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    run_dir(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap()
+}
+
+/// Creates this run's folder in `base`, and removes the folders of earlier runs there.
+fn run_dir(base: &Path) -> std::io::Result<PathBuf> {
     for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.rsplit_once('-').and_then(|(_, pid)| pid.parse::<u32>().ok());
@@ -156,8 +168,39 @@ pub fn scratch_dir() -> PathBuf {
         }
     }
     let dir = base.join(format!("{}-{}", env!("CARGO_CRATE_NAME"), std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    dir
+    std::fs::create_dir_all(&dir).map(|()| dir)
+}
+
+/// Space that the run's databases may need: each of more than 700 tests has some fifty files, in all less than 2 GB.
+const MEMORY_KIB: u64 = 6 << 20;
+
+/// Creates this run's folder in the file system in memory, if it and the machine have room. mongod awaits the disk for each
+/// acknowledged write and for each new index, and the tests wait for mongod.
+fn memory_dir() -> Option<PathBuf> {
+    let shared_memory = Path::new("/dev/shm");
+    let free = Command::new("df").args(["-P", "-k"]).arg(shared_memory).output().ok()?;
+    let free = String::from_utf8_lossy(&free.stdout).lines().nth(1)?.split_whitespace().nth(3)?.parse::<u64>().ok()?;
+    let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let memory = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let available = memory.split_whitespace().next()?.parse::<u64>().ok()?;
+    (free.min(available) >= MEMORY_KIB).then(|| run_dir(&shared_memory.join("valet-tests")).ok()).flatten()
+}
+
+/// Removes the folder once this process and then its mongod have ended.
+fn remove_after(mongod: u32, folder: &Path) {
+    let script = r#"cat; while kill -0 "$1" 2>/dev/null; do sleep 0.5; done; rm -rf "$2""#;
+    let mut shell = Command::new("sh")
+        .args(["-c", script, "valet-tests-removal", &mongod.to_string()])
+        .arg(folder)
+        .stdin(Stdio::piped())
+        // Not inherited: a reader that waits for the end of the tests' output must not wait for this process.
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    // The kernel closes the pipe when this process ends, however it ends.
+    std::mem::forget(shell.stdin.take());
 }
 
 /// Starts a local S3 server with its data in `root`; returns its endpoint.
