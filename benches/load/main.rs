@@ -30,7 +30,7 @@ use time::OffsetDateTime;
 use valet::state::AppState;
 
 use self::{
-    client::{CREATED, Connection, Load, OK, Requests, load, repeat, send_each},
+    client::{CREATED, Connection, Load, OK, Requests, repeat, run_load, send_each},
     data::{DriverGalleryRead, DriverUploadWrite, User, declaration},
     report::{Bound, Report},
     servers::{DATABASE, Dependencies, Server},

@@ -4,16 +4,20 @@
 //! All tests of a run share one mongod and one local S3, or the servers that the environment names (tests/support/servers.rs).
 //! Helpers that bypass the API begin with `db_` or `bucket_`.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use mongodb::{
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
     options::{DatabaseOptions, ReadConcern},
 };
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 use valet::{
     config::{Config, SweepSchedule},
@@ -56,6 +60,40 @@ pub struct TestApp {
     pub db: mongodb::Database,
     _stop: DropGuard,
     _watch: Option<Watch>,
+    database: Option<Arc<TestDatabase>>,
+}
+
+/// A database of a test, dropped after the last server on it: mongod's cost of a new database grows with the number of files.
+struct TestDatabase(String);
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        static USED: LazyLock<mpsc::UnboundedSender<String>> = LazyLock::new(drop_databases);
+        let _ = USED.send(std::mem::take(&mut self.0));
+    }
+}
+
+/// Starts a thread that drops the databases with the names that it receives, and returns the sender.
+fn drop_databases() -> mpsc::UnboundedSender<String> {
+    let (sender, mut names) = mpsc::unbounded_channel::<String>();
+    let drop_all = async move {
+        let client = mongodb::Client::with_uri_str(&servers().mongodb).await.unwrap();
+        // Files of dropped databases are removed at once, and files in use are never closed: both take mongod's time.
+        for (parameter, value) in [
+            ("minSnapshotHistoryWindowInSeconds", Bson::Int32(0)),
+            ("wiredTigerEngineRuntimeConfig", "file_manager=(close_idle_time=0)".into()),
+        ] {
+            let set = client.database("admin").run_command(doc! { "setParameter": 1, parameter: value }).await;
+            assert!(set.is_ok() || std::env::var_os("VALET_TEST_MONGODB_URI").is_some(), "{set:?}");
+        }
+        while let Some(name) = names.recv().await {
+            let _ = client.database(&name).drop().await;
+        }
+    };
+    std::thread::spawn(move || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(drop_all);
+    });
+    sender
 }
 
 impl TestApp {
@@ -76,13 +114,15 @@ impl TestApp {
         s3_client(&servers().s3_endpoint, &servers().keys).create_bucket().bucket(&bucket).send().await.unwrap();
         let client = mongodb::Client::with_uri_str(&servers().mongodb).await.unwrap();
         let watch = targeting::watch(&client.database(&database)).await;
-        Self { _watch: Some(watch), ..Self::start_on(&database, client, &bucket, change).await }
+        let started = Self::start_on(&database, client, &bucket, change).await;
+        Self { _watch: Some(watch), database: Some(Arc::new(TestDatabase(database))), ..started }
     }
 
     /// Starts a second server, or a restarted one, on the same database and bucket.
     pub async fn start_second_server(other: &Self, change: impl FnOnce(&mut Config)) -> Self {
         let client = mongodb::Client::with_uri_str(&servers().mongodb).await.unwrap();
-        Self::start_on(&other.config.mongo.database, client, &other.config.s3.bucket, change).await
+        let started = Self::start_on(&other.config.mongo.database, client, &other.config.s3.bucket, change).await;
+        Self { database: other.database.clone(), ..started }
     }
 
     /// Starts a server with this database and bucket.
@@ -110,6 +150,7 @@ impl TestApp {
             config,
             _stop: stop,
             _watch: None,
+            database: None,
         }
     }
 

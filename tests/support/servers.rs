@@ -187,6 +187,7 @@ fn memory_dir() -> Option<PathBuf> {
 }
 
 /// Removes the folder once this process and then its mongod have ended.
+#[expect(clippy::zombie_processes, reason = "the shell outlives this process")]
 fn remove_after(mongod: u32, folder: &Path) {
     let script = r#"cat; while kill -0 "$1" 2>/dev/null; do sleep 0.5; done; rm -rf "$2""#;
     let mut shell = Command::new("sh")

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use super::{ORIGINAL, id, photograph, walk};
+use super::{ORIGINAL, id, list_all_pages, photograph};
 use crate::app::{Answer, Caller, TestApp, declaration, unique_png};
 
 const ZONED: &str = "2024-12-21T23:39:24+01:00";
@@ -59,7 +59,7 @@ async fn declared_time_is_that_of_a_file_without_one_by_every_way_of_uploading()
     assert_eq!((multipart.status, &multipart.json["takenAt"]), (200, &json!("1999-12-31T23:59:59Z")), "{multipart:?}");
 
     // Both have the same local time: the later id is first.
-    assert_eq!(walk(&ada, 2).await, [id(&in_batch), id(&image), opened.id().to_owned()]);
+    assert_eq!(list_all_pages(&ada, 2).await, [id(&in_batch), id(&image), opened.id().to_owned()]);
     assert_eq!(months(&ada).await, json!([{ "month": "2024-12", "count": 2 }, { "month": "1999-12", "count": 1 }]));
     ada.delete(&format!("/api/images/{}", id(&image))).await;
     assert_eq!(months(&ada).await, json!([{ "month": "2024-12", "count": 1 }, { "month": "1999-12", "count": 1 }]));

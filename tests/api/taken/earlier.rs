@@ -13,7 +13,7 @@ use mongodb::bson::{Bson, DateTime, Document, doc};
 use serde_json::json;
 use valet::domain::capture_backfill::CapturesRead;
 
-use super::{MODEL, ORIGINAL, id, insert_images, photograph, this_month, timeline::months, upload_taken, walk};
+use super::{MODEL, ORIGINAL, id, insert_images, list_all_pages, photograph, this_month, timeline::months, upload_taken};
 use crate::process_client::Ended;
 use crate::{
     app::{TestApp, fixture, sha256, skip_unless_local_s3, unique_png},
@@ -82,7 +82,7 @@ async fn earlier_images_get_the_time_and_the_month_of_their_files() {
     assert_eq!(months(&ada).await, json!([[this_month, 3], ["2020-02", 1], ["2003-01", 1], ["1999-12", 1]]));
     assert_eq!(months(&bob).await, json!([["2003-01", 1]]));
     assert_eq!(recount(&app, None).await.0.repaired, 0);
-    let ordered = walk(&ada, 2).await;
+    let ordered = list_all_pages(&ada, 2).await;
     assert_eq!(ordered[3..], [newer, taken.clone(), never_counted], "in the order of their times");
     assert_eq!(ada.get(&format!("/api/images/{taken}")).await.json["takenAt"], "2003-01-31T23:59:59");
     assert_eq!(read_captures(&app, 3).await, CapturesRead::default(), "there is nothing left to read");

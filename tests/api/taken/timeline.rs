@@ -5,7 +5,7 @@
 use mongodb::bson::{DateTime, Document, doc};
 use serde_json::{Value, json};
 
-use super::{ORIGINAL, id, insert_images, photograph, this_month, upload_taken, walk};
+use super::{ORIGINAL, id, insert_images, list_all_pages, photograph, this_month, upload_taken};
 use crate::{
     app::{Caller, TestApp, declaration, sha256, unique_png},
     recount::recount,
@@ -83,7 +83,7 @@ async fn recount_repairs_the_timeline_and_counts_images_of_an_earlier_version() 
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     images.update_one(doc! { "_id": &undated }, doc! { "$unset": { "takenSort": "" } }).await.unwrap();
     let expected = [newer.clone(), older.clone(), undated.clone()];
-    assert_eq!(walk(&ada, 1).await, expected, "an image without a time of its own comes last");
+    assert_eq!(list_all_pages(&ada, 1).await, expected, "an image without a time of its own comes last");
     for damage in [
         doc! { "$unset": { "timeline": "" } },
         doc! { "$set": { "timeline": { "2003-01": 7_i64, "1970-01": 1_i64 } } },
@@ -98,7 +98,7 @@ async fn recount_repairs_the_timeline_and_counts_images_of_an_earlier_version() 
         assert_eq!(months(&ada).await, right);
         assert_eq!(recount(&app, None).await.0.repaired, 0);
     }
-    assert_eq!(walk(&ada, 1).await, [undated, newer, older], "an image without a time is ordered by its upload");
+    assert_eq!(list_all_pages(&ada, 1).await, [undated, newer, older], "an image without a time is ordered by its upload");
 
     // A confirm also replaces an unreadable timeline, which then has only the images that are counted from then on.
     users.update_one(doc! { "_id": &ada.id }, doc! { "$set": { "timeline": "damaged" } }).await.unwrap();
