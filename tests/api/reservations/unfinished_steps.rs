@@ -227,7 +227,7 @@ async fn uncount_confirm(ada: &Caller<'_>, image: &str) {
     ada.app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, undone).await.unwrap();
 }
 
-/// A server dies after a confirm was answered and before it is counted: whatever reads the counters next includes the image.
+/// A server dies after a confirm was answered and before it is counted: the next reader of the counters includes the image.
 #[tokio::test]
 async fn confirmed_image_is_counted_for_every_reader_although_its_server_died() {
     use Reader::{Deletion, Me, Opening, Timeline, User, Users};
