@@ -43,9 +43,10 @@ pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Respon
 }
 
 /// Documented operations of a server, built once per process: poem-openapi describes all schemas for it.
-static ROUTE_TABLE: LazyLock<Arc<RouteTable>> = LazyLock::new(|| Arc::new(build_route_table(true)));
+static ROUTE_TABLE: LazyLock<Arc<RouteTable>> = LazyLock::new(|| Arc::new(build_route_table(openapi::Offered::All)));
 /// Documented operations of a server with `UPPY=off`.
-static ROUTE_TABLE_WITHOUT_UPPY: LazyLock<Arc<RouteTable>> = LazyLock::new(|| Arc::new(build_route_table(false)));
+static ROUTE_TABLE_WITHOUT_UPPY: LazyLock<Arc<RouteTable>> =
+    LazyLock::new(|| Arc::new(build_route_table(openapi::Offered::WithoutUppy)));
 
 /// Returns the operations of the OpenAPI document with their metadata.
 fn route_table(switches: Switches) -> Arc<RouteTable> {
@@ -53,8 +54,8 @@ fn route_table(switches: Switches) -> Arc<RouteTable> {
 }
 
 /// Builds the table of the operations that are offered. A test fails for an operation without metadata.
-fn build_route_table(uppy: bool) -> RouteTable {
-    RouteTable::new(openapi::operations(uppy).into_iter().filter_map(|documented| {
+fn build_route_table(offered: openapi::Offered) -> RouteTable {
+    RouteTable::new(openapi::operations(offered).into_iter().filter_map(|documented| {
         let operation = operations::find(&documented.id)?;
         Some(RoutedOperation { path: documented.path, method: documented.method, operation })
     }))

@@ -31,10 +31,22 @@ struct SpecOperation {
     request_body: Option<IgnoredAny>,
 }
 
-/// Returns every operation that is offered, with or without those of Uppy, without building the document.
+/// The operations that a server offers, by the setting `UPPY`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// All operations.
+    All,
+    /// All operations except Uppy's.
+    WithoutUppy,
+}
+
+/// Returns every operation that is offered, without building the document.
 #[must_use]
-pub fn operations(uppy: bool) -> Vec<DocumentedOperation> {
-    let text = if uppy { service().spec() } else { service_without_uppy().spec() };
+pub fn operations(offered: Offered) -> Vec<DocumentedOperation> {
+    let text = match offered {
+        Offered::All => service().spec(),
+        Offered::WithoutUppy => service_without_uppy().spec(),
+    };
     // poem-openapi's text always has this form; a test compares the result with the document.
     let spec: Option<Spec> = serde_json::from_str(&text).ok();
     let operations_of = |(path, methods): (String, BTreeMap<String, SpecOperation>)| {
