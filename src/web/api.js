@@ -18,7 +18,7 @@ export const endSession = (id) => call("DELETE", `/api/auth/sessions/${encodeURI
 export const changePassword = (currentPassword, newPassword) => call("PUT", "/api/auth/password", { body: { currentPassword, newPassword } });
 export const deleteAccount = (password) => call("POST", "/api/auth/me/delete", { body: { password } });
 
-export const readGalleryPage = (limit, cursor, order) => call("GET", `${pagePath("/api/images/gallery", limit, cursor)}&order=${order}`);
+export const readGallery = (limit, cursor, order) => call("GET", `${pagePath("/api/images/gallery", limit, cursor)}&order=${order}`);
 export const readTimeline = () => call("GET", "/api/images/timeline");
 /** Returns images with new URLs. */
 export const readImages = (ids) => call("POST", "/api/images/read", { body: { ids } });

@@ -1,7 +1,7 @@
 // Creates elements, shows toasts, and announces messages to screen readers. Text is only set as text, never as HTML: names and
 // captions come from users.
 //
-// Everything outside an open modal dialog is inert: not painted above it, not clickable, not in the accessibility tree. So toasts and
+// Everything outside an open modal dialog is inert: not above it, not clickable, not in the accessibility tree. So toasts and
 // announcements are moved into the dialog while it is open.
 
 export const $ = (selector, root = document) => root.querySelector(selector);

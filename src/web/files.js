@@ -41,7 +41,7 @@ async function droppedFiles(transfer) {
   return files;
 }
 
-/** Adds an entry's files to `files`; those that were not chosen themselves, but are in a folder, only if they look like images. */
+/** Adds an entry's files to `files`; those in folders only if they look like images. */
 async function addFiles(entry, files, { isChosen }) {
   if (entry.isFile) {
     const file = await new Promise((resolve) => { entry.file(resolve, () => resolve(null)); });

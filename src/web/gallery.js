@@ -99,7 +99,7 @@ export class Gallery extends EventTarget {
       // In the order "taken" the newest uploads may not be loaded, so the first refresh reads one page.
       let cursor, hasMet = this.sort === "taken" && !this.#hasRefreshed;
       do {
-        const page = await api.readGalleryPage(PAGE, cursor, "uploaded");
+        const page = await api.readGallery(PAGE, cursor, "uploaded");
         fetched.push(...page.images);
         cursor = page.nextCursor;
         hasMet ||= page.images.some(({ id }) => seen.has(id));
@@ -124,7 +124,7 @@ export class Gallery extends EventTarget {
 
   async #page(known) {
     try {
-      const { images, nextCursor } = await api.readGalleryPage(PAGE, this.#cursor, this.sort);
+      const { images, nextCursor } = await api.readGallery(PAGE, this.#cursor, this.sort);
       if (known !== this.#known) return; // The order has changed.
       this.problem = null;
       this.#cursor = nextCursor;
@@ -144,7 +144,7 @@ export class Gallery extends EventTarget {
     this.#changed();
   }
 
-  /** Stores an image where the server lists it, unless its page is not loaded yet: parallel uploads are confirmed in any order. */
+  /** Stores an image where the server lists it, unless that page is not loaded: parallel uploads are confirmed in any order. */
   #put(image) {
     this.#seen.add(image.id);
     const known = this.#known.get(image.id);
@@ -214,8 +214,8 @@ export class Gallery extends EventTarget {
     this.#hidden.delete(id);
   }
 
-  /** Renews the URLs of these images that expire soon; with `{ all: true }`, of every image, because a URL was rejected. */
-  async freshen(images, { all = false } = {}) {
+  /** Renews the URLs of these images that expire soon; with `all`, of each: a URL was rejected. */
+  async freshen(images, { all } = {}) {
     const stale = images.filter((image) => all || Date.parse(image.urlExpiresAt) - Date.now() < RENEWAL_MS);
     for (let from = 0; from < stale.length; from += PAGE) {
       const { results } = await api.readImages(stale.slice(from, from + PAGE).map((image) => image.id));

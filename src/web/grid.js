@@ -104,7 +104,7 @@ export class Grid extends EventTarget {
   }
 
   /** Selects or deselects a tile; `range` selects all tiles from the anchor to it. */
-  #toggle(id, { range = false } = {}) {
+  #toggle(id, { range } = {}) {
     this.selecting = null;
     const from = this.#index.get(this.#anchor), to = this.#index.get(id);
     if (range && from !== undefined) {
@@ -199,7 +199,7 @@ export class Grid extends EventTarget {
   }
 
   /** Creates and removes elements; `moved`: the layout has changed. */
-  #draw({ moved = false } = {}) {
+  #draw({ moved } = {}) {
     const { rows, height } = this.#layout;
     const above = -this.#list.getBoundingClientRect().top;
     const now = performance.now(), { y, at } = this.#scrolled;
@@ -327,7 +327,7 @@ export class Grid extends EventTarget {
     tile.querySelector(".kind").remove();
   }
 
-  /** Handles an image that did not load: tries the full image once with a new URL, then shows that the browser cannot display it. */
+  /** Handles an image that did not load: tries a new URL of the full image once, then shows that it cannot be displayed. */
   async #broken(tile, image) {
     if (!tile.isConnected) return;
     if (!tile.tried) {

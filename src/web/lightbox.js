@@ -1,4 +1,4 @@
-// Shows one image in a modal dialog, so that focus stays inside and Escape closes it. Arrow keys and swipes show the next image.
+// Shows one image in a modal dialog, which keeps the focus and closes with Escape. Arrow keys and swipes show the next image.
 
 import * as api from "./api.js";
 import { $, announce, isTyping, toast } from "./dom.js";
@@ -57,7 +57,7 @@ export class Lightbox extends EventTarget {
     return this.#dialog.open;
   }
 
-  /** Shows an image, also of a page that is not loaded. Returns false if it does not exist any more; throws if that is unknown. */
+  /** Shows an image, also of a page that is not loaded. Returns false if it does not exist; throws if that is unknown. */
   async open(id) {
     this.#requested = id;
     const image = this.#gallery.shows(id) ? this.#gallery.get(id) : await this.#gallery.find(id);

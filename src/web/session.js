@@ -166,15 +166,15 @@ class Session extends EventTarget {
   }
 }
 
-/** Runs `work({ waited })` while no other tab does; `waited`: it had to wait for another tab. */
+/** Runs `work` while no other tab does. */
 async function locked(work) {
   const manager = await locks;
-  if (!manager) return work({ waited: false });
+  if (!manager) return work({});
   let ran = false;
   const result = await manager.request(LOCK, { ifAvailable: true }, (lock) => {
     if (!lock) return undefined;
     ran = true;
-    return work({ waited: false });
+    return work({});
   });
   return ran ? result : manager.request(LOCK, () => work({ waited: true }));
 }

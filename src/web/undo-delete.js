@@ -1,6 +1,5 @@
 // Deletes images with "Undo": the request is sent when the toast closes, since the server deletes permanently. When the user signs out,
-// waiting deletions are sent first. When the page closes, they are sent by requests that outlive the page (`keepalive`). If such a
-// request fails (no network, a token that has just expired), the images stay.
+// waiting deletions are sent first. When the page closes, requests that outlive it send them (`keepalive`); if one fails, its images stay.
 
 import * as api from "./api.js";
 import { announce, isTyping, toast } from "./dom.js";
