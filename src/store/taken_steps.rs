@@ -142,7 +142,7 @@ impl Store {
     pub async fn usage(&self, user: UserId) -> Result<Option<Usage>, StoreError> {
         self.wait_for_counts_of(user).await;
         match self.users.usage(user).await? {
-            Some(found) if self.count_taken_steps(user, &found.announced).await? => {
+            Some(found) if self.count_for_reader(user, &found.announced).await? => {
                 Ok(self.users.usage(user).await?.map(|found| found.value))
             }
             found => Ok(found.map(|found| found.value)),
@@ -157,7 +157,7 @@ impl Store {
     pub async fn timeline(&self, user: UserId) -> Result<Option<Vec<(TimelineMonth, u64)>>, StoreError> {
         self.wait_for_counts_of(user).await;
         match self.users.timeline(user).await? {
-            Some(found) if self.count_taken_steps(user, &found.announced).await? => {
+            Some(found) if self.count_for_reader(user, &found.announced).await? => {
                 Ok(self.users.timeline(user).await?.map(|found| found.value))
             }
             found => Ok(found.map(|found| found.value)),
@@ -175,15 +175,24 @@ impl Store {
         let mut accounts = Vec::with_capacity(found.len());
         for Counted { value: mut counted, announced } in found {
             let user = counted.account.user.id;
-            match self.count_taken_steps(user, &announced).await {
-                Ok(false) => {}
-                Ok(true) => counted.usage = self.usage(user).await?.unwrap_or(counted.usage),
-                Err(error) if error.is_temporary() => return Err(error),
-                Err(error) => tracing::error!(%user, %error, "failed to count the images of an account"),
+            if self.count_for_reader(user, &announced).await? {
+                counted.usage = self.usage(user).await?.unwrap_or(counted.usage);
             }
             accounts.push(counted);
         }
         Ok(AccountPage { accounts, next })
+    }
+
+    /// Counts steps like [`Self::count_taken_steps`] before their counters are read again. If the record is damaged, the counters
+    /// stay as they were read, so that the rest of it can be shown.
+    async fn count_for_reader(&self, user: UserId, steps: &[AnnouncedStep]) -> Result<bool, StoreError> {
+        match self.count_taken_steps(user, steps).await {
+            Err(error) if !error.is_temporary() => {
+                tracing::error!(%user, %error, "failed to count confirmed images of a damaged record");
+                Ok(false)
+            }
+            counted => counted,
+        }
     }
 
     /// Counts those of the announced steps that their images have taken; the others may still be taken. Returns whether there
