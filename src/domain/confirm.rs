@@ -93,13 +93,11 @@ impl Confirmation {
                 break;
             }
             inspected_ids.extend(pending.iter().map(|image| image.id));
-            let resolved = self.resolve_pending(pending, now).await?;
+            let resolved = self.resolve_pending(user, pending, now).await?;
             unresolved.extend(resolved.unresolved);
-            found = match resolved.ready {
-                Some(image) if ids.len() == 1 => {
-                    inspected_ids.clear();
-                    LookupResult::from(image)
-                }
+            inspected_ids.retain(|id| !resolved.settled.contains(id));
+            found = match resolved.image {
+                Some(image) if ids.len() == 1 => LookupResult::from(image),
                 // Read again: another request may have changed their states.
                 _ => self.store.images.find_all_owned(user, ids).await?,
             };
@@ -131,7 +129,7 @@ impl Confirmation {
     }
 
     /// Inspects pending images, and marks ready or rejected those that can be decided.
-    async fn resolve_pending(&self, pending: Vec<Image>, now: OffsetDateTime) -> Result<Resolved, StoreError> {
+    async fn resolve_pending(&self, user: UserId, pending: Vec<Image>, now: OffsetDateTime) -> Result<Resolved, StoreError> {
         // After the first timeout, the remaining images fail without a call to S3.
         let timeout = OnceLock::new();
         let inspect = |image: Image| {
@@ -159,12 +157,12 @@ impl Confirmation {
         };
         let inspections = pending.into_iter().map(inspect);
         let inspected: Vec<_> = stream::iter(inspections).buffer_unordered(MAX_S3_CALLS_PER_USER).collect().await;
-        let (mut verified, mut unresolved) = (Vec::new(), HashMap::new());
+        let (mut verified, mut unresolved, mut rejected) = (Vec::new(), HashMap::new(), Vec::new());
         for (inspection, image) in inspected {
             match inspection {
                 Ok(Inspection::Verified(object)) => verified.push((image, object)),
-                // The caller reads the images again, whether or not this call rejects the image.
-                Ok(Inspection::Mismatch(why)) => drop(self.lifecycle.reject(&image, why, now).await?),
+                // If another request has changed the image, the caller reads its state.
+                Ok(Inspection::Mismatch(why)) => rejected.extend(self.lifecycle.reject(&image, why, now).await?),
                 // An object that some nodes of the store do not know yet is reported as missing, so that the client confirms again.
                 Ok(Inspection::Missing) | Err(StoreError::ObjectNotVisible) => {
                     drop(unresolved.insert(image.id, ConfirmError::ObjectMissing));
@@ -175,12 +173,16 @@ impl Confirmation {
                 Err(error) => drop(unresolved.insert(image.id, error.into())),
             }
         }
-        // `accept()` returns a single image and settles its reservation, which saves a read and a write.
-        if let ([(image, object)], true) = (verified.as_slice(), unresolved.is_empty()) {
-            return Ok(Resolved { unresolved, ready: self.lifecycle.accept(image, object).await? });
-        }
-        self.lifecycle.accept_all(&verified).await?;
-        Ok(Resolved { unresolved, ready: None })
+        // The transition of a single image returns it, which saves a read.
+        let (settled, image) = match verified.as_slice() {
+            [] => (Vec::new(), rejected.pop()),
+            [(image, object)] => match self.lifecycle.accept(image, object).await? {
+                Some(ready) => (vec![ready.id], Some(ready)),
+                None => (Vec::new(), None),
+            },
+            _ => (self.lifecycle.accept_all(user, &verified).await?, None),
+        };
+        Ok(Resolved { unresolved, settled, image })
     }
 }
 
@@ -188,9 +190,10 @@ impl Confirmation {
 struct Resolved {
     /// Reasons for which images stay pending.
     unresolved: HashMap<ImageId, ConfirmError>,
-    /// The image, if it alone was verified, none is unresolved, and it became ready. Its reservation is settled, or still in the
-    /// image.
-    ready: Option<Image>,
+    /// Ready images whose reservations are settled, or still in the image that is returned.
+    settled: Vec<ImageId>,
+    /// An image that was accepted or rejected, as it is then.
+    image: Option<Image>,
 }
 
 /// Returns the error for an upload whose declaration changed during every inspection.

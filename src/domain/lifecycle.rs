@@ -1,4 +1,4 @@
-//! Transitions of an image's state. Each is one conditional update, followed by settling the reservation.
+//! Transitions of an image's state. Each is one conditional update, which settles the reservation too where that is possible.
 //!
 //! ```text
 //! pending ──accept──▶ ready ──delete_ready──▶ deleting ──┐
@@ -17,8 +17,8 @@ use time::OffsetDateTime;
 
 use super::reservations::Reservations;
 use crate::{
-    model::{End, Image, Rejection, Verified},
-    store::{Store, StoreError},
+    model::{End, Image, ImageId, Rejection, UserId, Verified},
+    store::{Acceptance, Store, StoreError},
 };
 
 /// Transitions of an image's state.
@@ -40,7 +40,7 @@ impl Lifecycle {
         }
         // The image has no such step, or the step was not taken: another one is in progress, or another server has finished this
         // one because this server was slow. The image may still become ready; its reservation is settled after that.
-        let ready = self.store.images.mark_owned_ready(image, verified).await?;
+        let ready = self.store.images.mark_ready(image, verified).await?;
         if let Some(ready) = &ready {
             log_accepted(image, verified);
             if let Err(error) = self.reservations.settle_counting_bytes(ready.user, std::slice::from_ref(ready)).await {
@@ -50,32 +50,36 @@ impl Lifecycle {
         Ok(ready)
     }
 
-    /// Moves images from `pending` to `ready` in one round trip; the caller settles their reservations.
-    pub(super) async fn accept_all(&self, verified: &[(Image, Verified)]) -> Result<(), StoreError> {
-        let images: Vec<_> = verified.iter().map(|(image, verified)| (image, verified)).collect();
-        self.store.images.mark_all_ready(&images).await?;
+    /// Moves a user's images from `pending` to `ready`. Returns those whose reservations are settled; the caller settles the
+    /// others.
+    pub(super) async fn accept_all(&self, user: UserId, verified: &[(Image, Verified)]) -> Result<Vec<ImageId>, StoreError> {
+        let acceptance = |(image, verified)| Some(Acceptance { image, verified, step: image.acceptance_step(verified)? });
+        let acceptances: Vec<_> = verified.iter().filter_map(|(image, verified)| acceptance((image, verified))).collect();
+        let accepted = Box::pin(self.store.accept_all(user, &acceptances)).await?;
+        let others: Vec<_> = verified.iter().filter(|(image, _)| !accepted.contains(&image.id)).collect();
+        let others: Vec<_> = others.iter().map(|(image, verified)| (image, verified)).collect();
+        self.store.images.mark_all_ready(&others).await?;
         verified.iter().for_each(|(image, verified)| log_accepted(image, verified));
-        Ok(())
+        Ok(accepted)
     }
 
     /// Moves an image from `pending` to `rejected`. The sweeper removes its object, and frees its bytes once no URL can write
-    /// them again. Returns `false` if another request changed the image's state: then it may be ready, and its object must stay.
-    pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let rejected = self.store.images.reject(image, why, now).await?;
-        if rejected {
+    /// them again. Returns the tombstone; `None` if another request changed the image's state: then it may be ready, and its
+    /// object must stay.
+    pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
+        let rejected = self.end_pending(image, End::Rejected(why), now).await?;
+        if rejected.is_some() {
             tracing::info!(image = %image.id, user = %image.user, reason = why.as_str(), "rejected an upload");
-            self.reservations.settle_counting_bytes(image.user, &[image.clone().ended(End::Rejected(why))]).await?;
         }
         Ok(rejected)
     }
 
     /// Moves an image from `pending` to `expired`. Its bytes are freed once every URL has expired; the tombstone stays longer.
-    /// Returns `false` if another request changed the image's state.
-    pub(super) async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let expired = self.store.images.expire(image, now).await?;
-        if expired {
+    /// Returns the tombstone; `None` if another request changed the image's state.
+    pub(super) async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
+        let expired = self.end_pending(image, End::Expired, now).await?;
+        if expired.is_some() {
             tracing::info!(image = %image.id, user = %image.user, "expired an upload");
-            self.reservations.settle_reservations(image.user, &[image.clone().ended(End::Expired)], now).await?;
         }
         Ok(expired)
     }
@@ -83,9 +87,21 @@ impl Lifecycle {
     /// Moves an image from `pending` to `deleting`. Returns the tombstone, with keys that were recorded since `image` was read;
     /// `None` if another request changed the image's state.
     pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
-        let tombstone = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
+        self.end_pending(image, End::Deleted { was_ready: false }, now).await
+    }
+
+    /// Ends a pending upload, and settles its reservation. Returns the tombstone; `None` if another request changed the image's
+    /// state.
+    async fn end_pending(&self, image: &Image, end: End, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
+        if let Some(step) = self.reservations.ending_step(image, end, now)
+            && let Some(tombstone) = Box::pin(self.store.end_pending(image, end, &step, now)).await?
+        {
+            return Ok(Some(tombstone));
+        }
+        // As in `accept()`, the upload may still end; its reservation is settled after that.
+        let tombstone = self.store.images.end_pending(image, end, now).await?;
         if let Some(tombstone) = &tombstone {
-            self.reservations.settle_reservations(image.user, std::slice::from_ref(tombstone), now).await?;
+            self.reservations.settle_ended(tombstone, end, now).await?;
         }
         Ok(tombstone)
     }

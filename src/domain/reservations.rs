@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 pub(super) use self::sweep::SweptReservations;
 use super::late_transfers::LateTransfers;
 use crate::{
-    model::{Image, ImageId, ImageState, OPENING_GRACE, ReservationStep, UrlLifetime, UserId},
+    model::{End, Image, ImageId, ImageState, OPENING_GRACE, ReservationStep, UrlLifetime, UserId},
     store::{InsertOutcome, LegacyHolds, QuotaLimits, ReserveOutcome, StepOutcome, Store, StoreError},
 };
 
@@ -98,6 +98,25 @@ impl Reservations {
         // A multipart upload is opened without a URL: then `urls_expire_at` is the time of its opening.
         let has_expired = image.urls_expire_at <= image.created_at || now >= writes_end_at;
         if has_expired { UrlLifetime::Expired } else { UrlLifetime::ValidUntil(writes_end_at) }
+    }
+
+    /// Returns the step that ends a pending upload; `None` if it has no reservation, because an earlier version opened it.
+    pub(super) fn ending_step(&self, image: &Image, end: End, now: OffsetDateTime) -> Option<ReservationStep> {
+        image.reservation.map(|_| image.ending_step(end, self.lifetime_after(image, end, now)))
+    }
+
+    /// Returns the lifetime of URLs that decides which bytes stay counted after `end`: those of a rejected upload always do,
+    /// because its object still exists.
+    fn lifetime_after(&self, image: &Image, end: End, now: OffsetDateTime) -> UrlLifetime {
+        match end {
+            End::Rejected(_) => UrlLifetime::ValidUntil(self.late_transfers.writes_end_at(image)),
+            End::Expired | End::Deleted { .. } => self.url_lifetime(image, now),
+        }
+    }
+
+    /// Settles the reservation of an upload that has ended.
+    pub(super) async fn settle_ended(&self, tombstone: &Image, end: End, now: OffsetDateTime) -> Result<(), StoreError> {
+        self.settle_by_urls(tombstone.user, std::slice::from_ref(tombstone), |image| self.lifetime_after(image, end, now)).await
     }
 
     /// Settles the reservations of one user's images according to their states.
@@ -204,7 +223,10 @@ impl Reservations {
         tried: u32,
         now: OffsetDateTime,
     ) -> Result<Vec<ImageId>, StoreError> {
-        let deletions: Vec<_> = images.iter().map(|image| image.deletion_step(self.url_lifetime(image, now))).collect();
+        let deletions: Vec<_> = images
+            .iter()
+            .map(|image| image.ending_step(End::Deleted { was_ready: true }, self.url_lifetime(image, now)))
+            .collect();
         match Box::pin(self.store.delete_ready(user, &deletions, now)).await? {
             StepOutcome::Applied(images) => Ok(images),
             StepOutcome::Conflict => {

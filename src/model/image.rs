@@ -121,6 +121,18 @@ pub enum End {
     Expired,
 }
 
+impl End {
+    /// Returns the state of the tombstone.
+    #[must_use]
+    pub fn state(self) -> ImageState {
+        match self {
+            Self::Deleted { .. } => ImageState::Deleting,
+            Self::Rejected(_) => ImageState::Rejected,
+            Self::Expired => ImageState::Expired,
+        }
+    }
+}
+
 impl ImageStatus {
     /// Returns the name of the state.
     #[must_use]
@@ -128,9 +140,7 @@ impl ImageStatus {
         match self {
             Self::Pending => ImageState::Pending,
             Self::Ready(_) => ImageState::Ready,
-            Self::Tombstone(End::Deleted { .. }) => ImageState::Deleting,
-            Self::Tombstone(End::Rejected(_)) => ImageState::Rejected,
-            Self::Tombstone(End::Expired) => ImageState::Expired,
+            Self::Tombstone(end) => end.state(),
             Self::Purged(_) => ImageState::Purged,
         }
     }

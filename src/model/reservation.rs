@@ -10,7 +10,7 @@ use std::ops::{AddAssign, Sub};
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Image, ImageId, ImageState, StepId, TimelineMonth, Verified};
+use super::{End, Image, ImageId, ImageState, StepId, TimelineMonth, Verified};
 
 /// Time that the request which opened an upload has to finish with the reservation, before the sweeper settles it.
 pub const OPENING_GRACE: Duration = Duration::minutes(2);
@@ -162,10 +162,10 @@ impl Image {
         (self.state() == ImageState::Pending).then(|| self.step(self.state(), Some(Reservation { bytes, ..reservation })))
     }
 
-    /// Returns the step of the transition `ready → deleting`: the bytes are released at once if no URL can write them again.
+    /// Returns the step of the transition to the tombstone of `end`: the bytes are released at once if no URL can write them again.
     #[must_use]
-    pub fn deletion_step(&self, urls: UrlLifetime) -> ReservationStep {
-        self.step(ImageState::Deleting, reserve_while_urls_are_valid(self.usage_counts().bytes, QuotaCounter::None, urls))
+    pub fn ending_step(&self, end: End, urls: UrlLifetime) -> ReservationStep {
+        self.step(end.state(), reserve_while_urls_are_valid(self.usage_counts().bytes, QuotaCounter::None, urls))
     }
 
     /// Returns the step after which the image has the state `becomes` and the reservation `after`.

@@ -62,7 +62,7 @@ pub use known_networks::KnownNetworks;
 pub use objects::{GetSeries, Objects};
 pub use outbox_queue::{EventSource, OutboxQueue, OutboxRecord, StoredEvent};
 pub use recount::{Counts, Repair};
-pub use reservations::StepOutcome;
+pub use reservations::{Acceptance, StepOutcome};
 pub use service_keys::{ServiceKey, ServiceKeys};
 pub use sessions::{Exchange, Rotation, Session, Sessions};
 pub use users::{

@@ -19,11 +19,22 @@ use time::OffsetDateTime;
 
 use super::{
     Store, StoreError, datetime,
-    images::{ReservationEnd, tombstone_update},
+    images::{Transition, TransitionUpdate, ending_transition, tombstone_update},
     integer, is_sort_time, last_step,
     users::{AnnounceOutcome, AnnouncedStep, QuotaLimits},
 };
-use crate::model::{Image, ImageId, ImageState, Reservation, ReservationStep, StepId, UserId, Verified};
+use crate::model::{End, Image, ImageId, ImageState, Reservation, ReservationStep, StepId, UserId, Verified};
+
+/// A pending upload that becomes ready with a step.
+#[derive(Debug, Clone, Copy)]
+pub struct Acceptance<'a> {
+    /// The image as it was read.
+    pub image: &'a Image,
+    /// The properties that were verified.
+    pub verified: &'a Verified,
+    /// The step, which ends the reservation.
+    pub step: ReservationStep,
+}
 
 /// The outcome of applying steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +47,9 @@ pub enum StepOutcome {
 }
 
 impl Store {
-    /// Makes the transition `pending → ready` with the verified properties, as the step `change`, which ends the image's
-    /// reservation. Returns `None` if the step was not taken: the image has changed, another step of it is in progress, or another
-    /// server has finished this step as that of a dead server.
+    /// Makes the transition `pending → ready` with the verified properties, as the step `change`. Returns `None` if the step was not
+    /// taken: the image has changed, another step of it is in progress, or another server has finished this step as that of a dead
+    /// server.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat with the image as it is then.
@@ -48,24 +59,85 @@ impl Store {
         verified: &Verified,
         change: &ReservationStep,
     ) -> Result<Option<Image>, StoreError> {
-        let announced_step = announced_step(change);
-        let steps = [announced_step];
-        let announced = self.users.announce_steps(image.user, steps.iter().zip([change]), None).await?;
+        self.make_transition(change, image, self.images.ready_transition(image, verified)).await
+    }
+
+    /// Makes the transition of [`Self::accept`] for many images of a user. Returns those that took their steps; none, if one of
+    /// them has another step in progress.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat with the images as they are then.
+    pub async fn accept_all(&self, user: UserId, acceptances: &[Acceptance<'_>]) -> Result<Vec<ImageId>, StoreError> {
+        let changes = acceptances.iter().map(|acceptance| &acceptance.step);
+        let steps: Vec<_> = changes.clone().map(announced_step).collect();
+        let announced = match acceptances {
+            [] => return Ok(Vec::new()),
+            _ => self.users.announce_steps(user, steps.iter().zip(changes), None).await?,
+        };
+        if announced == AnnounceOutcome::Conflict {
+            return Ok(Vec::new());
+        }
+        let updates = steps.iter().zip(acceptances).map(|(step, Acceptance { image, verified, step: change })| {
+            let Transition { filter, update } = with_step(self.images.ready_transition(image, verified), step, change, user);
+            (filter, update.pipeline(self.images.outbox()).into())
+        });
+        let (taken, are_all_decided) = match self.images.update_all(updates).await? {
+            all if all == steps.len() as u64 => (steps.iter().map(|step| step.step).collect(), true),
+            _ => (self.images.decide_steps(user, &steps).await?, false),
+        };
+        self.images.record_transitions(ImageState::Ready, taken.len() as u64);
+        match announced {
+            AnnounceOutcome::Announced if are_all_decided => steps.iter().for_each(|step| self.count_later(user, *step)),
+            AnnounceOutcome::Announced => self.users.close_steps(user, &steps, &taken).await?,
+            AnnounceOutcome::Conflict | AnnounceOutcome::NoUser => {}
+        }
+        Ok(steps.iter().filter(|step| taken.contains(&step.step)).map(|step| step.image).collect())
+    }
+
+    /// Ends a pending upload, as the step `change`. Returns the tombstone; `None` if the step was not taken, as for
+    /// [`Self::accept`], or the URLs that the step assumes have been renewed.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat with the image as it is then.
+    pub async fn end_pending(
+        &self,
+        image: &Image,
+        end: End,
+        change: &ReservationStep,
+        now: OffsetDateTime,
+    ) -> Result<Option<Image>, StoreError> {
+        let mut transition = ending_transition(image, end, now);
+        transition.filter.extend(doc! {
+            "urlsDieAt": datetime(image.urls_expire_at),
+            // Null also matches an absent field.
+            "attemptsEndAt": image.attempts_end_at.map(datetime),
+        });
+        self.make_transition(change, image, transition).await
+    }
+
+    /// Makes a transition of one image as the step `change`. The step is counted later.
+    async fn make_transition(
+        &self,
+        change: &ReservationStep,
+        image: &Image,
+        transition: Transition,
+    ) -> Result<Option<Image>, StoreError> {
+        let step = announced_step(change);
+        let announced = self.users.announce_steps(image.user, std::iter::once((&step, change)), None).await?;
         if announced == AnnounceOutcome::Conflict {
             return Ok(None);
         }
-        let end = ReservationEnd::WithStep { step: announced_step.step, as_read: filter_as_read(image.user, change) };
-        let ready = self.images.mark_ready(image, verified, end).await?;
+        let changed = self.images.make_transition(with_step(transition, &step, change, image.user)).await?;
         let is_announced = announced == AnnounceOutcome::Announced;
-        if ready.is_none() {
-            let taken = self.images.decide_steps(image.user, &steps).await?;
+        if changed.is_none() {
+            let taken = self.images.decide_steps(image.user, &[step]).await?;
             if is_announced {
-                self.users.close_steps(image.user, &steps, &taken).await?;
+                self.users.close_steps(image.user, &[step], &taken).await?;
             }
         } else if is_announced {
-            self.count_later(image.user, announced_step);
+            self.count_later(image.user, step);
         }
-        Ok(ready)
+        Ok(changed)
     }
 
     /// Applies steps of one user's images.
@@ -105,9 +177,7 @@ impl Store {
         now: OffsetDateTime,
     ) -> Result<StepOutcome, StoreError> {
         let outcome = self.take_steps(user, deletions, None, |deletion, step| {
-            let (mut set, unset) = reservation_update(deletion.after);
-            set.insert("lastStep", step.to_string());
-            let update = tombstone_update(ImageState::Deleting, now).set(set).unset(unset.keys().map(String::as_str));
+            let update = step_update(tombstone_update(ImageState::Deleting, now), step, deletion);
             update.pipeline(self.images.outbox()).into()
         });
         let outcome = outcome.await?;
@@ -203,6 +273,19 @@ fn filter_as_read(user: UserId, change: &ReservationStep) -> Document {
         None => drop(filter.insert("reservation", doc! { "$exists": false })),
     }
     filter
+}
+
+/// Adds a step of this user's image to its transition.
+fn with_step(mut transition: Transition, step: &AnnouncedStep, change: &ReservationStep, user: UserId) -> Transition {
+    transition.filter.extend(filter_as_read(user, change));
+    Transition { update: step_update(transition.update, step.step, change), ..transition }
+}
+
+/// Adds the fields of a step to the update of a transition.
+fn step_update(update: TransitionUpdate, step: StepId, change: &ReservationStep) -> TransitionUpdate {
+    let (mut set, unset) = reservation_update(change.after);
+    set.insert("lastStep", step.to_string());
+    update.set(set).unset(unset.keys().map(String::as_str))
 }
 
 /// Returns the update of a step that leaves the image's state as it is.

@@ -1,4 +1,4 @@
-//! Steps that an image has taken and whose entry is still in its owner's `settling`. The confirm of an upload answers without
+//! Steps that an image has taken and whose entry is still in its owner's `settling`. A confirm, or the end of an open upload, answers without
 //! waiting for the update that removes the entry and counts the step: a task of this server makes it, for all steps of a user
 //! that wait at the same time.
 //!

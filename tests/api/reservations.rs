@@ -1,9 +1,11 @@
 //! Covers reservations: the counted bytes of a user are never less than the bytes in the bucket, except for the bounds in
 //! docs/quota.md, and no user's reservations delay those of another. `earlier_version` covers records of an earlier version,
-//! `unfinished_steps` steps that a server began and did not finish, `damaged` records that cannot be settled.
+//! `unfinished_steps` steps that a server began and did not finish, `damaged` records that cannot be settled, `answers` the writes
+//! that a request waits for.
 //!
 //! Routes: POST /api/images/upload, POST /api/images/multipart, POST /api/images/{id}/confirm.
 
+mod answers;
 mod damaged;
 mod earlier_version;
 mod unfinished_steps;

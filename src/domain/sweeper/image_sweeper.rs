@@ -72,7 +72,7 @@ impl ImageSweeper {
                 swept.confirmed += u32::from(self.lifecycle.accept(image, &verified).await?.is_some());
             }
             Ok(Inspection::Mismatch(why)) => {
-                swept.rejected += u32::from(self.lifecycle.reject(image, why, lease.now).await?);
+                swept.rejected += u32::from(self.lifecycle.reject(image, why, lease.now).await?.is_some());
             }
             Ok(Inspection::Missing | Inspection::PartsMissing(_) | Inspection::PartsRejected | Inspection::Unsupported(_)) => {
                 if self.part_limits.reject_overfull(image, lease.now).await? {
@@ -80,12 +80,12 @@ impl ImageSweeper {
                 } else if lease.now < ends {
                     self.store.images.postpone(image, lease.ends, ends.min(self.next_check(image, lease, ends))).await?;
                 } else {
-                    swept.expired += u32::from(self.lifecycle.expire(image, lease.now).await?);
+                    swept.expired += u32::from(self.lifecycle.expire(image, lease.now).await?.is_some());
                 }
             }
             Err(error) if lease.now >= ends + UNREADABLE_KEPT_FOR && is_permanent(&self.objects, &error).await => {
                 tracing::warn!(image = %image.id, %error, "rejecting an upload that could not be read for a week");
-                swept.rejected += u32::from(self.lifecycle.reject(image, Rejection::ObjectMismatch, lease.now).await?);
+                swept.rejected += u32::from(self.lifecycle.reject(image, Rejection::ObjectMismatch, lease.now).await?.is_some());
             }
             Err(error) => return Err(error),
         }

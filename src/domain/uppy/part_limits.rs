@@ -20,7 +20,7 @@ use crate::{
         generational_cache::GenerationalCache, lifecycle::Lifecycle, multipart::PartsError, removal::ObjectRemoval,
         throttle::Throttle, unavailable_upload::UnavailableUpload,
     },
-    model::{End, Image, ImageId, Rejection, UploadKind},
+    model::{Image, ImageId, Rejection, UploadKind},
     store::{Objects, StoreError},
 };
 
@@ -127,11 +127,11 @@ impl PartLimits {
             return Ok(false);
         }
         // Another request, such as a Complete that names fewer parts, may have made the image ready since the parts were listed.
-        if !self.lifecycle.reject(image, Rejection::ObjectMismatch, now).await? {
+        let Some(tombstone) = self.lifecycle.reject(image, Rejection::ObjectMismatch, now).await? else {
             return Err(StoreError::Contention { what: "an upload that is changed while its parts are counted" });
-        }
+        };
         tracing::warn!(image = %image.id, user = %image.user, reserved = image.reserved, "rejected an upload whose parts exceeded its reservation");
-        self.removal.purge_now(vec![image.clone().ended(End::Rejected(Rejection::ObjectMismatch))], now).await;
+        self.removal.purge_now(vec![tombstone], now).await;
         Ok(true)
     }
 

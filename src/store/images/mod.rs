@@ -55,7 +55,10 @@ pub use self::reservations::{ReservationStatus, UnreadableImage, UnsettledKind};
 pub use self::state_counts::StateCount;
 pub use self::sweep_queue::{MadeDue, Postponement, PreviewWait};
 pub use self::transitions::ObjectCreationClaim;
-pub(super) use self::transitions::{ReservationEnd, tombstone_update};
+pub(super) use self::{
+    transition_update::{Transition, TransitionUpdate},
+    transitions::{ending_transition, tombstone_update},
+};
 use super::{
     MongoClient, StoreError, count_transitions, datetime,
     driver_events::Operation,

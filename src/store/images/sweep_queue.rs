@@ -16,7 +16,7 @@ use super::{
     document::ImageDoc,
     owned,
     queue::{ClaimOutcome, ImageQueue, Lease, QueuedImage},
-    transition_update::TransitionUpdate,
+    transition_update::{Transition, TransitionUpdate},
 };
 use crate::{
     model::{Image, ImageState, KeyOwner, ObjectKey, QuotaCounter},
@@ -238,7 +238,9 @@ impl Images {
             "reservation.due": { "$type": "date" },
         };
         filter.insert("$nor", vec![is_reserved]);
-        self.transition(self.outbox.require_empty(filter), update).await
+        self.make_transition(Transition { filter: self.outbox.require_empty(filter), update })
+            .await
+            .map(|purged| purged.is_some())
     }
 
     /// Ends the clearing of a ready image's leftover keys: they have no objects, and no URL is valid that could write them. Does

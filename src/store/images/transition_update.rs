@@ -4,9 +4,16 @@ use mongodb::bson::{Bson, Document, doc};
 
 use super::{Images, count_transitions};
 use crate::{
-    model::{EventType, ImageState},
-    store::outbox::Outbox,
+    model::{EventType, Image, ImageState},
+    store::{StoreError, outbox::Outbox},
 };
+
+/// A transition of one image: its update, and the filter for the image that may make it.
+#[derive(Debug)]
+pub(in crate::store) struct Transition {
+    pub(in crate::store) filter: Document,
+    pub(in crate::store) update: TransitionUpdate,
+}
 
 /// The update of a transition. No other update sets `state`, so no transition lacks its event.
 #[derive(Debug)]
@@ -55,6 +62,14 @@ impl TransitionUpdate {
 }
 
 impl Images {
+    /// Makes a transition, and counts it. Returns the image after it; `None` if the filter does not match it.
+    pub(in crate::store) async fn make_transition(&self, transition: Transition) -> Result<Option<Image>, StoreError> {
+        let to = transition.update.state();
+        let image = self.update_owned(transition.filter, transition.update.pipeline(&self.outbox)).await?;
+        self.record_transitions(to, image.is_some().into());
+        Ok(image)
+    }
+
     /// Counts images that entered a state, and wakes this server's fan-out of events.
     pub(in crate::store) fn record_transitions(&self, to: ImageState, how_many: u64) {
         count_transitions(to, how_many);

@@ -11,9 +11,14 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Images, document::capture_fields, owned, renderings, transition_update::TransitionUpdate};
+use super::{
+    Images,
+    document::capture_fields,
+    owned, renderings,
+    transition_update::{Transition, TransitionUpdate},
+};
 use crate::{
-    model::{Image, ImageId, ImageState, ObjectKey, Rejection, StepId, UserId, Verified},
+    model::{End, Image, ImageId, ImageState, ObjectKey, UserId, Verified},
     store::{StoreError, datetime, driver_events::Operation, integer},
 };
 
@@ -68,26 +73,13 @@ impl Images {
         self.update_one(filter, doc! { "$unset": { "completingUntil": "" } }).await.map(drop)
     }
 
-    /// Makes the transition `pending → ready`, with the verified properties. Returns `None` if the image was not pending, or
-    /// was declared again since `image` was read.
+    /// Makes the transition `pending → ready`, with the verified properties; the reservation ends in a later step. Returns `None` if
+    /// the image was not pending, or was declared again since `image` was read.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn mark_owned_ready(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
-        self.mark_ready(image, verified, ReservationEnd::Later).await
-    }
-
-    /// Makes the transition as [`Images::mark_owned_ready`] does; `end` decides when the reservation ends.
-    pub(in crate::store) async fn mark_ready(
-        &self,
-        image: &Image,
-        verified: &Verified,
-        end: ReservationEnd,
-    ) -> Result<Option<Image>, StoreError> {
-        let (filter, update) = self.ready_update(image, verified, end);
-        let ready = self.update_owned(filter, update).await?;
-        self.record_transitions(ImageState::Ready, ready.is_some().into());
-        Ok(ready)
+    pub async fn mark_ready(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
+        self.make_transition(settled_later(image, self.ready_transition(image, verified))).await
     }
 
     /// Makes the transition `pending → ready` for each image that still is pending, with its verified properties, in one round
@@ -96,53 +88,25 @@ impl Images {
     /// # Errors
     /// [`StoreError`]; some may then be ready.
     pub async fn mark_all_ready(&self, verified_images: &[(&Image, &Verified)]) -> Result<(), StoreError> {
-        let moves = verified_images.iter().map(|(image, verified)| self.ready_update(image, verified, ReservationEnd::Later));
-        let moved = self.mongo.update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
+        let moves = verified_images.iter().map(|(image, verified)| {
+            let transition = settled_later(image, self.ready_transition(image, verified));
+            (transition.filter, Bson::from(transition.update.pipeline(&self.outbox)))
+        });
+        let moved = self.mongo.update_each(&self.collection, moves).await?;
         self.record_transitions(ImageState::Ready, moved);
         Ok(())
     }
 
-    /// Makes the transition `pending → rejected`. Returns `false` if the image was not pending, or was declared with another
-    /// type since `image` was read.
+    /// Ends a pending upload; its reservation follows in a later step. Returns the tombstone, with keys that were recorded since
+    /// `image` was read. `None` if the image was not pending, or `end` no longer applies:
+    ///
+    /// - a rejection, if the image was declared with another type since `image` was read;
+    /// - an expiry, if a URL was issued or S3 opened the upload since then, or a server is creating its object.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let mut set = doc! { "rejection": why.as_str() };
-        set.extend(why.cause().map(|cause| ("rejectionCause".to_owned(), cause.into())));
-        let update = tombstone_update(ImageState::Rejected, now).set(set);
-        let mut filter = owned(image.user, image.id, ImageState::Pending);
-        filter.insert("contentType", image.upload.content_type.as_str());
-        self.transition(filter, update).await
-    }
-
-    /// Makes the transition `pending → expired`, unless a URL was issued or S3 opened the upload since `image` was read, or a
-    /// server is creating its object. Returns `false` if that happened or the image was not pending.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let mut filter = owned(image.user, image.id, ImageState::Pending);
-        filter.insert("urlsDieAt", datetime(image.urls_expire_at));
-        filter.insert("expiresAt", datetime(image.expires_at));
-        filter.insert("$expr", is_unclaimed());
-        self.transition(filter, tombstone_update(ImageState::Expired, now)).await
-    }
-
-    /// Makes the transition `pending → deleting`, and returns the tombstone. `None` if the image was not pending.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn delete_owned_pending(
-        &self,
-        user: UserId,
-        id: ImageId,
-        now: OffsetDateTime,
-    ) -> Result<Option<Image>, StoreError> {
-        let update = tombstone_update(ImageState::Deleting, now).pipeline(&self.outbox);
-        let tombstone = self.update_owned(owned(user, id, ImageState::Pending), update).await?;
-        self.record_transitions(ImageState::Deleting, tombstone.is_some().into());
-        Ok(tombstone)
+    pub async fn end_pending(&self, image: &Image, end: End, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
+        self.make_transition(ending_transition(image, end, now)).await
     }
 
     /// Makes the transition `pending → deleting` for those images that are pending, in one round trip.
@@ -157,14 +121,6 @@ impl Images {
         let moved = self.mongo.update_each(&self.collection, deletions).await?;
         self.record_transitions(ImageState::Deleting, moved);
         Ok(())
-    }
-
-    /// Makes a transition, and counts it if it happened.
-    pub(super) async fn transition(&self, filter: Document, update: TransitionUpdate) -> Result<bool, StoreError> {
-        let to = update.state();
-        let moved = self.mongo.update_one(&self.collection, filter, update.pipeline(&self.outbox)).await?;
-        self.record_transitions(to, moved.into());
-        Ok(moved)
     }
 }
 
@@ -194,34 +150,47 @@ pub struct ObjectCreationClaim {
     until: DateTime,
 }
 
-/// End of the reservation of an image that becomes ready: in a later step, or with the transition.
-pub(in crate::store) enum ReservationEnd {
-    /// In a later step.
-    Later,
-    /// With an announced step.
-    WithStep {
-        /// The step.
-        step: StepId,
-        /// The filter of the step: the image as it was read.
-        as_read: Document,
-    },
-}
-
 impl Images {
-    /// Returns the filter and the update of `pending → ready`. The same update asks workers for pictures, so that no image lacks
-    /// them because a server died.
-    fn ready_update(&self, image: &Image, verified: &Verified, end: ReservationEnd) -> (Document, Vec<Document>) {
-        let (filter, mut update) = ready_move(image, verified, end);
+    /// Returns the transition `pending → ready`. The same update asks workers for pictures, so that no image lacks them because a
+    /// server died.
+    pub(in crate::store) fn ready_transition(&self, image: &Image, verified: &Verified) -> Transition {
+        let Transition { filter, mut update } = ready_transition(image, verified);
         if self.has_workers {
             update = update.compute(doc! { "rendering": renderings::requested() });
         }
-        (filter, update.pipeline(&self.outbox))
+        Transition { filter, update }
     }
 }
 
-/// Returns the filter and the update of `pending → ready`. The update is a pipeline, so that it may contain `$$NOW`. Texts are
-/// in `$literal`, because a pipeline would read one with a leading `$` as a field path.
-fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Document, TransitionUpdate) {
+/// Returns the transition of an image whose reservation the same server settles later. If it dies, the sweeper does so.
+fn settled_later(image: &Image, Transition { filter, update }: Transition) -> Transition {
+    let due = image.reservation.map(|_| doc! { "reservation.due": { "$add": ["$$NOW", SETTLING_GRACE_MS] } });
+    Transition { filter, update: update.compute(due.unwrap_or_default()) }
+}
+
+/// Returns the transition of a pending upload to the tombstone of `end`.
+pub(in crate::store) fn ending_transition(image: &Image, end: End, now: OffsetDateTime) -> Transition {
+    let mut filter = owned(image.user, image.id, ImageState::Pending);
+    let mut update = tombstone_update(end.state(), now);
+    match end {
+        End::Rejected(why) => {
+            filter.insert("contentType", image.upload.content_type.as_str());
+            let cause = why.cause().map(|cause| doc! { "rejectionCause": cause });
+            update = update.set(doc! { "rejection": why.as_str() }).set(cause.unwrap_or_default());
+        }
+        End::Expired => {
+            filter.insert("urlsDieAt", datetime(image.urls_expire_at));
+            filter.insert("expiresAt", datetime(image.expires_at));
+            filter.insert("$expr", is_unclaimed());
+        }
+        End::Deleted { .. } => {}
+    }
+    Transition { filter, update }
+}
+
+/// Returns the transition `pending → ready`. The update is a pipeline, so that it may contain `$$NOW`. Texts are in `$literal`,
+/// because a pipeline would read one with a leading `$` as a field path.
+fn ready_transition(image: &Image, verified: &Verified) -> Transition {
     let mut filter = as_declared(image);
     let mut set = doc! {
         "uploadedAt": "$$NOW",
@@ -242,18 +211,6 @@ fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Docum
         set.insert("takenSort", datetime(image.sort_time(&verified.capture)));
     }
     let mut unset = vec!["completingUntil", "formerTypes", "attemptsEndAt"];
-    match end {
-        ReservationEnd::WithStep { step, as_read } => {
-            filter.extend(as_read);
-            set.insert("lastStep", step.to_string());
-            unset.push("reservation");
-        }
-        // This server settles the reservation. If it dies, the sweeper does so later.
-        ReservationEnd::Later if image.reservation.is_some() => {
-            set.insert("reservation.due", doc! { "$add": ["$$NOW", SETTLING_GRACE_MS] });
-        }
-        ReservationEnd::Later => {}
-    }
     let mut final_keys = vec![verified.key.clone()];
     if verified.preview {
         final_keys.push(verified.key.preview());
@@ -273,7 +230,7 @@ fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Docum
         set.insert("strays", doc! { "$setDifference": [all, literal(&final_keys)] });
         set.insert("due", "$$NOW");
     }
-    (filter, TransitionUpdate::to(ImageState::Ready).compute(set).unset(unset))
+    Transition { filter, update: TransitionUpdate::to(ImageState::Ready).compute(set).unset(unset) }
 }
 
 /// Returns a filter for a pending upload with the declaration against which its bytes were verified: it may have been declared

@@ -1,0 +1,96 @@
+//! Covers the writes that a request waits for: the update that counts a step is not one of them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use super::{Caller, Document, TestApp, unique_png};
+use crate::mongodb_relay::{command, start_server_behind_relay};
+
+/// How long the update that counts steps is held back, if the request does not end before.
+const HELD_FOR: Duration = Duration::from_secs(3);
+
+/// A request that ends reservations.
+#[derive(Debug, Clone, Copy)]
+enum Ends {
+    Confirm,
+    RefusedConfirm,
+    BatchConfirm,
+    OpenUploadDeletion,
+}
+
+/// Returns whether a command writes.
+fn is_write(command: &Document) -> bool {
+    ["insert", "update", "delete", "findAndModify"].iter().any(|name| command.contains_key(name))
+}
+
+/// Returns whether a command removes steps from a user's record.
+fn counts_steps(command: &Document) -> bool {
+    let updates = command.get_array("updates").into_iter().flatten().filter_map(|update| update.as_document()?.get_document("q").ok());
+    updates.into_iter().any(|filter| filter.contains_key("settling.step"))
+}
+
+/// Opens an upload and sends these bytes. Returns its id.
+async fn put_upload(app: &TestApp, ada: &Caller<'_>, bytes: Vec<u8>) -> String {
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+    ticket.id().to_owned()
+}
+
+/// A request that ends reservations is answered after the step is announced and taken: the update that counts it is under way
+/// until then. A deletion has another write, which postpones the tombstone.
+#[tokio::test(flavor = "multi_thread")]
+async fn request_waits_for_the_announcement_and_the_transition() {
+    use Ends::{BatchConfirm, Confirm, OpenUploadDeletion, RefusedConfirm};
+    let app = TestApp::start().await;
+    let (writes, is_answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
+    let watch = {
+        let (writes, is_answered) = (writes.clone(), is_answered.clone());
+        move |message: &mut [u8]| {
+            let Some(command) = command(message) else { return };
+            if counts_steps(&command) {
+                let began = Instant::now();
+                tokio::task::block_in_place(|| {
+                    while !is_answered.load(Relaxed) && began.elapsed() < HELD_FOR {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                });
+            }
+            // Also a counting update for which the request waits, in vain.
+            if is_write(&command) && !is_answered.load(Relaxed) {
+                writes.fetch_add(1, Relaxed);
+            }
+        }
+    };
+    let watched = start_server_behind_relay(&app, Arc::new(watch), Arc::new(|_| {})).await;
+    let ada = watched.user().await;
+    let html = || [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
+    for (ends, expected) in [(Confirm, 2), (RefusedConfirm, 2), (BatchConfirm, 2), (OpenUploadDeletion, 3)] {
+        let bytes = if matches!(ends, RefusedConfirm) { html() } else { unique_png() };
+        let id = put_upload(&app, &ada, bytes).await;
+        let others = [put_upload(&app, &ada, unique_png()).await, put_upload(&app, &ada, unique_png()).await];
+        watched.app.valet.confirmation.wait_for_counts().await;
+        writes.store(0, Relaxed);
+        is_answered.store(false, Relaxed);
+        let answer = match ends {
+            Confirm | RefusedConfirm => ada.confirm(&id).await,
+            BatchConfirm => ada.post("/api/images/confirm", json!({ "ids": [&id, &others[0], &others[1]] })).await,
+            OpenUploadDeletion => ada.delete(&format!("/api/images/{id}")).await,
+        };
+        is_answered.store(true, Relaxed);
+        let status = match ends {
+            Confirm | BatchConfirm => 200,
+            RefusedConfirm => 422,
+            OpenUploadDeletion => 204,
+        };
+        assert_eq!((answer.status, writes.load(Relaxed)), (status, expected), "{ends:?}: {}", answer.text);
+    }
+    watched.app.valet.confirmation.wait_for_counts().await;
+    app.audit().await;
+}
