@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use super::reservations::Reservations;
 use crate::{
-    model::{End, Image, ImageId, Rejection, UserId, Verified},
+    model::{Image, ImageEnd, ImageId, Rejection, UserId, Verified},
     store::{Acceptance, Store, StoreError},
 };
 
@@ -67,7 +67,7 @@ impl Lifecycle {
     /// them again. Returns the tombstone; `None` if another request changed the image's state: then it may be ready, and its
     /// object must stay.
     pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
-        let rejected = self.end_pending(image, End::Rejected(why), now).await?;
+        let rejected = self.end_pending(image, ImageEnd::Rejected(why), now).await?;
         if rejected.is_some() {
             tracing::info!(image = %image.id, user = %image.user, reason = why.as_str(), "rejected an upload");
         }
@@ -77,7 +77,7 @@ impl Lifecycle {
     /// Moves an image from `pending` to `expired`. Its bytes are freed once every URL has expired; the tombstone stays longer.
     /// Returns the tombstone; `None` if another request changed the image's state.
     pub(super) async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
-        let expired = self.end_pending(image, End::Expired, now).await?;
+        let expired = self.end_pending(image, ImageEnd::Expired, now).await?;
         if expired.is_some() {
             tracing::info!(image = %image.id, user = %image.user, "expired an upload");
         }
@@ -87,12 +87,12 @@ impl Lifecycle {
     /// Moves an image from `pending` to `deleting`. Returns the tombstone, with keys that were recorded since `image` was read;
     /// `None` if another request changed the image's state.
     pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
-        self.end_pending(image, End::Deleted { was_ready: false }, now).await
+        self.end_pending(image, ImageEnd::Deleted { was_ready: false }, now).await
     }
 
     /// Ends a pending upload, and settles its reservation. Returns the tombstone; `None` if another request changed the image's
     /// state.
-    async fn end_pending(&self, image: &Image, end: End, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
+    async fn end_pending(&self, image: &Image, end: ImageEnd, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
         if let Some(step) = self.reservations.ending_step(image, end, now)
             && let Some(tombstone) = Box::pin(self.store.end_pending(image, end, &step, now)).await?
         {

@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 pub(super) use self::sweep::SweptReservations;
 use super::late_transfers::LateTransfers;
 use crate::{
-    model::{End, Image, ImageId, ImageState, OPENING_GRACE, ReservationStep, UrlLifetime, UserId},
+    model::{Image, ImageEnd, ImageId, ImageState, OPENING_GRACE, ReservationStep, UrlLifetime, UserId},
     store::{InsertOutcome, LegacyHolds, QuotaLimits, ReserveOutcome, StepOutcome, Store, StoreError},
 };
 
@@ -101,21 +101,21 @@ impl Reservations {
     }
 
     /// Returns the step that ends a pending upload; `None` if it has no reservation, because an earlier version opened it.
-    pub(super) fn ending_step(&self, image: &Image, end: End, now: OffsetDateTime) -> Option<ReservationStep> {
+    pub(super) fn ending_step(&self, image: &Image, end: ImageEnd, now: OffsetDateTime) -> Option<ReservationStep> {
         image.reservation.map(|_| image.ending_step(end, self.lifetime_after(image, end, now)))
     }
 
     /// Returns the lifetime of URLs that decides which bytes stay counted after `end`: those of a rejected upload always do,
     /// because its object still exists.
-    fn lifetime_after(&self, image: &Image, end: End, now: OffsetDateTime) -> UrlLifetime {
+    fn lifetime_after(&self, image: &Image, end: ImageEnd, now: OffsetDateTime) -> UrlLifetime {
         match end {
-            End::Rejected(_) => UrlLifetime::ValidUntil(self.late_transfers.writes_end_at(image)),
-            End::Expired | End::Deleted { .. } => self.url_lifetime(image, now),
+            ImageEnd::Rejected(_) => UrlLifetime::ValidUntil(self.late_transfers.writes_end_at(image)),
+            ImageEnd::Expired | ImageEnd::Deleted { .. } => self.url_lifetime(image, now),
         }
     }
 
     /// Settles the reservation of an upload that has ended.
-    pub(super) async fn settle_ended(&self, tombstone: &Image, end: End, now: OffsetDateTime) -> Result<(), StoreError> {
+    pub(super) async fn settle_ended(&self, tombstone: &Image, end: ImageEnd, now: OffsetDateTime) -> Result<(), StoreError> {
         self.settle_by_urls(tombstone.user, std::slice::from_ref(tombstone), |image| self.lifetime_after(image, end, now)).await
     }
 
@@ -225,7 +225,7 @@ impl Reservations {
     ) -> Result<Vec<ImageId>, StoreError> {
         let deletions: Vec<_> = images
             .iter()
-            .map(|image| image.ending_step(End::Deleted { was_ready: true }, self.url_lifetime(image, now)))
+            .map(|image| image.ending_step(ImageEnd::Deleted { was_ready: true }, self.url_lifetime(image, now)))
             .collect();
         match Box::pin(self.store.delete_ready(user, &deletions, now)).await? {
             StepOutcome::Applied(images) => Ok(images),

@@ -1,6 +1,6 @@
 //! Error of calls that name an upload which is neither open nor ready.
 
-use crate::model::{End, Rejection};
+use crate::model::{ImageEnd, Rejection};
 
 /// Why an upload that a call names is neither open nor ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,12 +16,12 @@ pub enum UnavailableUpload {
     Rejected(Rejection),
 }
 
-impl From<End> for UnavailableUpload {
-    fn from(end: End) -> Self {
+impl From<ImageEnd> for UnavailableUpload {
+    fn from(end: ImageEnd) -> Self {
         match end {
-            End::Deleted { .. } => Self::NotFound,
-            End::Rejected(why) => Self::Rejected(why),
-            End::Expired => Self::Expired,
+            ImageEnd::Deleted { .. } => Self::NotFound,
+            ImageEnd::Rejected(why) => Self::Rejected(why),
+            ImageEnd::Expired => Self::Expired,
         }
     }
 }

@@ -89,9 +89,9 @@ pub enum ImageStatus {
     /// Verified and served; the bytes never change.
     Ready(ReadyImage),
     /// Ended. The objects are deleted now, and once more when every URL for them has expired.
-    Tombstone(End),
+    Tombstone(ImageEnd),
     /// Only the record is left, for a day: requests are answered as before.
-    Purged(End),
+    Purged(ImageEnd),
 }
 
 /// The values that a confirm recorded.
@@ -109,7 +109,7 @@ pub struct ReadyImage {
 
 /// The way in which an image ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum ImageEnd {
     /// Deleted by its owner or by the app's backend.
     Deleted {
         /// Whether the image was ready before.
@@ -121,7 +121,7 @@ pub enum End {
     Expired,
 }
 
-impl End {
+impl ImageEnd {
     /// Returns the state of the tombstone.
     #[must_use]
     pub fn state(self) -> ImageState {
@@ -256,12 +256,15 @@ impl Image {
     #[must_use]
     pub fn has_been_ready(&self) -> bool {
         use ImageStatus::{Purged, Ready, Tombstone};
-        matches!(self.status, Ready(_) | Tombstone(End::Deleted { was_ready: true }) | Purged(End::Deleted { was_ready: true }))
+        matches!(
+            self.status,
+            Ready(_) | Tombstone(ImageEnd::Deleted { was_ready: true }) | Purged(ImageEnd::Deleted { was_ready: true })
+        )
     }
 
     /// Returns the image as the tombstone that the transition to `end` leaves.
     #[must_use]
-    pub fn ended(self, end: End) -> Self {
+    pub fn ended(self, end: ImageEnd) -> Self {
         Self { status: ImageStatus::Tombstone(end), ..self }
     }
 
@@ -269,7 +272,7 @@ impl Image {
     #[must_use]
     pub fn deleted(self) -> Self {
         let was_ready = self.has_been_ready();
-        self.ended(End::Deleted { was_ready })
+        self.ended(ImageEnd::Deleted { was_ready })
     }
 
     /// Returns the time by which the image is ordered once it is ready with this capture. Known before the transition, unlike the

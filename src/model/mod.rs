@@ -53,7 +53,7 @@ pub use format::Format;
 pub use gallery_order::{GalleryOrder, Position};
 pub use id::{DeploymentId, EventId, ImageId, ServiceKeyId, SessionId, StepId, UserId};
 pub use idempotency::{Idempotency, IdempotencyKey, InvalidIdempotencyKey};
-pub use image::{Dimensions, End, Image, ImageState, ImageStatus, Lifetimes, ReadyImage, Verified};
+pub use image::{Dimensions, Image, ImageEnd, ImageState, ImageStatus, Lifetimes, ReadyImage, Verified};
 pub use network::{NetworkPrefix, RequestOrigin};
 pub use object_key::{KeyOwner, ObjectKey};
 pub use orientation::Orientation;

@@ -10,7 +10,7 @@ use std::ops::{AddAssign, Sub};
 
 use time::{Duration, OffsetDateTime};
 
-use super::{End, Image, ImageId, ImageState, StepId, TimelineMonth, Verified};
+use super::{Image, ImageEnd, ImageId, ImageState, StepId, TimelineMonth, Verified};
 
 /// Time that the request which opened an upload has to finish with the reservation, before the sweeper settles it.
 pub const OPENING_GRACE: Duration = Duration::minutes(2);
@@ -164,7 +164,7 @@ impl Image {
 
     /// Returns the step of the transition to the tombstone of `end`: the bytes are released at once if no URL can write them again.
     #[must_use]
-    pub fn ending_step(&self, end: End, urls: UrlLifetime) -> ReservationStep {
+    pub fn ending_step(&self, end: ImageEnd, urls: UrlLifetime) -> ReservationStep {
         self.step(end.state(), reserve_while_urls_are_valid(self.usage_counts().bytes, QuotaCounter::None, urls))
     }
 

@@ -23,7 +23,7 @@ use super::{
     integer, is_sort_time, last_step,
     users::{AnnounceOutcome, AnnouncedStep, QuotaLimits},
 };
-use crate::model::{End, Image, ImageId, ImageState, Reservation, ReservationStep, StepId, UserId, Verified};
+use crate::model::{Image, ImageEnd, ImageId, ImageState, Reservation, ReservationStep, StepId, UserId, Verified};
 
 /// A pending upload that becomes ready with a step.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +102,7 @@ impl Store {
     pub async fn end_pending(
         &self,
         image: &Image,
-        end: End,
+        end: ImageEnd,
         change: &ReservationStep,
         now: OffsetDateTime,
     ) -> Result<Option<Image>, StoreError> {

@@ -4,20 +4,16 @@
 //! All tests of a run share one mongod and one local S3, or the servers that the environment names (tests/support/servers.rs).
 //! Helpers that bypass the API begin with `db_` or `bucket_`.
 
-use std::{
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use mongodb::{
-    bson::{Bson, Document, doc},
+    bson::{Document, doc},
     options::{DatabaseOptions, ReadConcern},
 };
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 use valet::{
     config::{Config, SweepSchedule},
@@ -26,14 +22,15 @@ use valet::{
     state::AppState,
 };
 
+use super::{
+    databases::TestDatabase,
+    servers::{self, InProcess, s3_client, servers},
+    targeting::{self, Watch},
+};
 pub use super::{
     files::{declaration, fixture, sha256},
     servers::{JWT_SECRET, finalize, http_client, s3_is_local},
     store_rules::skip_unless_local_s3,
-};
-use super::{
-    servers::{self, InProcess, s3_client, servers},
-    targeting::{self, Watch},
 };
 
 /// A password that sign-up accepts.
@@ -63,39 +60,6 @@ pub struct TestApp {
     database: Option<Arc<TestDatabase>>,
 }
 
-/// A database of a test, dropped after the last server on it: mongod's cost of a new database grows with the number of files.
-struct TestDatabase(String);
-
-impl Drop for TestDatabase {
-    fn drop(&mut self) {
-        static USED: LazyLock<mpsc::UnboundedSender<String>> = LazyLock::new(drop_databases);
-        let _ = USED.send(std::mem::take(&mut self.0));
-    }
-}
-
-/// Starts a thread that drops the databases with the names that it receives, and returns the sender.
-fn drop_databases() -> mpsc::UnboundedSender<String> {
-    let (sender, mut names) = mpsc::unbounded_channel::<String>();
-    let drop_all = async move {
-        let client = mongodb::Client::with_uri_str(&servers().mongodb).await.unwrap();
-        // Files of dropped databases are removed at once, and files in use are never closed: both take mongod's time.
-        for (parameter, value) in [
-            ("minSnapshotHistoryWindowInSeconds", Bson::Int32(0)),
-            ("wiredTigerEngineRuntimeConfig", "file_manager=(close_idle_time=0)".into()),
-        ] {
-            let set = client.database("admin").run_command(doc! { "setParameter": 1, parameter: value }).await;
-            assert!(set.is_ok() || std::env::var_os("VALET_TEST_MONGODB_URI").is_some(), "{set:?}");
-        }
-        while let Some(name) = names.recv().await {
-            let _ = client.database(&name).drop().await;
-        }
-    };
-    std::thread::spawn(move || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(drop_all);
-    });
-    sender
-}
-
 impl TestApp {
     /// Starts a server with default settings. Its sweeper is idle; tests call [`TestApp::sweep`].
     pub async fn start() -> Self {
@@ -109,13 +73,14 @@ impl TestApp {
 
     /// Starts a server with the default settings after `change`.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        let name = uuid::Uuid::new_v4().simple().to_string();
-        let (database, bucket) = (format!("t-{name}"), format!("t-{name}"));
+        let bucket = format!("t-{}", uuid::Uuid::new_v4().simple());
         s3_client(&servers().s3_endpoint, &servers().keys).create_bucket().bucket(&bucket).send().await.unwrap();
         let client = mongodb::Client::with_uri_str(&servers().mongodb).await.unwrap();
-        let watch = targeting::watch(&client.database(&database)).await;
-        let started = Self::start_on(&database, client, &bucket, change).await;
-        Self { _watch: Some(watch), database: Some(Arc::new(TestDatabase(database))), ..started }
+        let database = TestDatabase::new(&client).await;
+        let watch = targeting::watch(&client.database(database.name())).await;
+        let started = Self::start_on(database.name(), client.clone(), &bucket, change).await;
+        let database = database.record_schema(&client).await;
+        Self { _watch: Some(watch), database: Some(Arc::new(database)), ..started }
     }
 
     /// Starts a second server, or a restarted one, on the same database and bucket.
@@ -301,6 +266,10 @@ impl<'a> Caller<'a> {
         };
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         let answer = Answer { status, headers, text, json };
+        if method != Method::GET {
+            // The server counts steps after its answer; a test may read the counters from the database.
+            self.app.app.valet.confirmation.wait_for_counts().await;
+        }
         super::response_validation::check(&method, path, &answer);
         answer
     }

@@ -24,6 +24,7 @@ mod counts;
 mod crashes;
 mod damaged_pages;
 mod damaged_records;
+mod databases;
 mod deployment;
 mod dev;
 mod dev_mongod;

@@ -67,7 +67,7 @@ async fn assert_counted(ada: &Caller<'_>, when: &str) {
 
 /// Ways in which an upload ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum UploadEnd {
     Deleted,
     DeletedUnconfirmed,
     Rejected,
@@ -142,18 +142,18 @@ impl Kind {
 #[tokio::test]
 async fn bytes_of_every_kind_of_url_are_counted_until_it_expires() {
     for kind in [Kind::Put, Kind::WithPreview, Kind::PreviewTooLate, Kind::Form, Kind::Parts] {
-        for end in [End::Deleted, End::DeletedUnconfirmed, End::Rejected, End::Confirmed] {
+        for end in [UploadEnd::Deleted, UploadEnd::DeletedUnconfirmed, UploadEnd::Rejected, UploadEnd::Confirmed] {
             assert_bytes_sent_again_are_counted(kind, end).await;
         }
     }
 }
 
 /// Ends an upload of this kind in this way, sends its bytes again, and asserts that they are counted until its URL expires.
-async fn assert_bytes_sent_again_are_counted(kind: Kind, end: End) {
+async fn assert_bytes_sent_again_are_counted(kind: Kind, end: UploadEnd) {
     let (app, when) = (TestApp::start().await, format!("{kind:?}, {end:?}"));
     let ada = app.user().await;
     let html = || [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
-    let (bytes, preview) = (if end == End::Rejected { html() } else { unique_png() }, fixture("plain.jpg"));
+    let (bytes, preview) = (if end == UploadEnd::Rejected { html() } else { unique_png() }, fixture("plain.jpg"));
     let ticket = kind.open(&ada, &bytes, &preview).await;
     assert!(matches!(ticket.status, 200 | 201), "{when}: {ticket:?}");
     let (id, reserved) = (kind.id(&ticket), usage(&ada).await.0);
@@ -161,11 +161,11 @@ async fn assert_bytes_sent_again_are_counted(kind: Kind, end: End) {
     let parts = if kind == Kind::Parts { ada.post(&format!("/api/images/{id}/parts"), signing).await.json } else { Value::Null };
     kind.send(&ada, &ticket.json, &parts, (&bytes, &preview)).await;
     assert_counted(&ada, &when).await;
-    if end != End::DeletedUnconfirmed {
+    if end != UploadEnd::DeletedUnconfirmed {
         let confirmed = ada.confirm(&id).await;
-        assert_eq!(confirmed.status, if end == End::Rejected { 422 } else { 200 }, "{when}: {confirmed:?}");
+        assert_eq!(confirmed.status, if end == UploadEnd::Rejected { 422 } else { 200 }, "{when}: {confirmed:?}");
     }
-    if matches!(end, End::Deleted | End::DeletedUnconfirmed) {
+    if matches!(end, UploadEnd::Deleted | UploadEnd::DeletedUnconfirmed) {
         assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
     }
     for round in 0..3 {
@@ -178,12 +178,12 @@ async fn assert_bytes_sent_again_are_counted(kind: Kind, end: End) {
         assert_counted(&ada, &format!("{when}, swept")).await;
     }
     let (counted, images, pending) = usage(&ada).await;
-    assert_eq!((images, pending), ((end == End::Confirmed).into(), 0), "{when}");
-    let urls_can_write = end != End::Confirmed || matches!(kind, Kind::Form | Kind::PreviewTooLate);
+    assert_eq!((images, pending), ((end == UploadEnd::Confirmed).into(), 0), "{when}");
+    let urls_can_write = end != UploadEnd::Confirmed || matches!(kind, Kind::Form | Kind::PreviewTooLate);
     assert_eq!(counted, if urls_can_write { reserved } else { counted }, "{when}: the whole reservation, while URLs are valid");
     app.sweep_after_url_expiry().await;
     app.audit().await;
-    let served = if end == End::Confirmed { app.db_image(&id).await.unwrap() } else { Document::new() };
+    let served = if end == UploadEnd::Confirmed { app.db_image(&id).await.unwrap() } else { Document::new() };
     let image_bytes = served.get_i64("size").unwrap_or_default()
         + served.get_document("preview").and_then(|preview| preview.get_i64("size")).unwrap_or_default();
     assert_eq!(usage(&ada).await.0, image_bytes, "{when}: only the image, after the URLs have expired");

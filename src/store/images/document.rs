@@ -8,9 +8,9 @@ use super::{
     renderings,
 };
 use crate::model::{
-    Camera, Caption, Capture, ContentType, Dimensions, End, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState,
-    ImageStatus, KeyOwner, Location, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection, Reservation,
-    Sha256, StepId, TakenAt, ThumbHash, Upload, UploadKind, UserId,
+    Camera, Caption, Capture, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageEnd, ImageId,
+    ImageState, ImageStatus, KeyOwner, Location, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection,
+    Reservation, Sha256, StepId, TakenAt, ThumbHash, Upload, UploadKind, UserId,
 };
 
 /// Stored names of the kinds of uploads.
@@ -355,15 +355,15 @@ impl ImageDoc {
     }
 
     /// Returns the reason why the image became a tombstone; the error is the damaged field.
-    fn end(&self, state: ImageState) -> Result<End, &'static str> {
+    fn end(&self, state: ImageState) -> Result<ImageEnd, &'static str> {
         match state {
             ImageState::Rejected => {
                 let parse = |reason: &str| Rejection::parse(reason, self.rejection_cause.as_deref()).ok_or("rejection");
-                Ok(End::Rejected(self.rejection.as_deref().map_or(Ok(Rejection::ObjectMismatch), parse)?))
+                Ok(ImageEnd::Rejected(self.rejection.as_deref().map_or(Ok(Rejection::ObjectMismatch), parse)?))
             }
-            ImageState::Expired => Ok(End::Expired),
+            ImageState::Expired => Ok(ImageEnd::Expired),
             ImageState::Pending | ImageState::Ready | ImageState::Deleting | ImageState::Purged => {
-                Ok(End::Deleted { was_ready: self.uploaded_at.is_some() })
+                Ok(ImageEnd::Deleted { was_ready: self.uploaded_at.is_some() })
             }
         }
     }

@@ -18,7 +18,7 @@ use super::{
     transition_update::{Transition, TransitionUpdate},
 };
 use crate::{
-    model::{End, Image, ImageId, ImageState, ObjectKey, UserId, Verified},
+    model::{Image, ImageEnd, ImageId, ImageState, ObjectKey, UserId, Verified},
     store::{StoreError, datetime, driver_events::Operation, integer},
 };
 
@@ -105,7 +105,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn end_pending(&self, image: &Image, end: End, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
+    pub async fn end_pending(&self, image: &Image, end: ImageEnd, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
         self.make_transition(ending_transition(image, end, now)).await
     }
 
@@ -169,21 +169,21 @@ fn settled_later(image: &Image, Transition { filter, update }: Transition) -> Tr
 }
 
 /// Returns the transition of a pending upload to the tombstone of `end`.
-pub(in crate::store) fn ending_transition(image: &Image, end: End, now: OffsetDateTime) -> Transition {
+pub(in crate::store) fn ending_transition(image: &Image, end: ImageEnd, now: OffsetDateTime) -> Transition {
     let mut filter = owned(image.user, image.id, ImageState::Pending);
     let mut update = tombstone_update(end.state(), now);
     match end {
-        End::Rejected(why) => {
+        ImageEnd::Rejected(why) => {
             filter.insert("contentType", image.upload.content_type.as_str());
             let cause = why.cause().map(|cause| doc! { "rejectionCause": cause });
             update = update.set(doc! { "rejection": why.as_str() }).set(cause.unwrap_or_default());
         }
-        End::Expired => {
+        ImageEnd::Expired => {
             filter.insert("urlsDieAt", datetime(image.urls_expire_at));
             filter.insert("expiresAt", datetime(image.expires_at));
             filter.insert("$expr", is_unclaimed());
         }
-        End::Deleted { .. } => {}
+        ImageEnd::Deleted { .. } => {}
     }
     Transition { filter, update }
 }

@@ -194,7 +194,6 @@ async fn upload_is_confirmed_although_its_owners_counters_are_damaged() {
     set(doc! { "usedBytes": "damaged" }).await;
     let confirmed = ada.confirm(ticket.id()).await;
     assert_eq!((confirmed.status, &confirmed.json["id"]), (200, &ticket.json["id"]), "{confirmed:?}");
-    app.app.valet.confirmation.wait_for_counts().await;
     set(doc! { "usedBytes": counted, "settling.0.at": DateTime::from_millis(1000) }).await;
     app.sweep(after(1)).await;
     assert_eq!(steps_of(&ada).await, 0);

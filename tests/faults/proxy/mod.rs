@@ -21,7 +21,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::pump::End;
+use self::pump::ConnectionEnd;
 
 /// Fault that applies to open and to new connections.
 #[derive(Debug, Clone)]
@@ -183,7 +183,7 @@ async fn accept(listener: TcpListener, upstream: SocketAddr, mut faults: watch::
                 let (faults, counts) = (faults.clone(), counts.clone());
                 tokio::spawn(async move {
                     counts.open.fetch_add(1, SeqCst);
-                    if connection(client, upstream, faults).await == End::Cut {
+                    if connection(client, upstream, faults).await == ConnectionEnd::Cut {
                         counts.cut.fetch_add(1, SeqCst);
                     }
                     counts.open.fetch_sub(1, SeqCst);
@@ -213,27 +213,27 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
 }
 
 /// Relays one connection, with the current fault; returns the reason for its end.
-async fn connection(mut client: TcpStream, upstream: SocketAddr, mut faults: watch::Receiver<Fault>) -> End {
+async fn connection(mut client: TcpStream, upstream: SocketAddr, mut faults: watch::Receiver<Fault>) -> ConnectionEnd {
     let _ = client.set_nodelay(true);
     let resets = |fault: &Fault| matches!(fault, Fault::Reset | Fault::Refuse);
     let mut faults_of_connection = faults.clone();
     let end = tokio::select! {
         // When the proxy is dropped, `wait_for` fails, which ends the connection too.
-        _ = faults_of_connection.wait_for(resets) => End::Cut,
+        _ = faults_of_connection.wait_for(resets) => ConnectionEnd::Cut,
         end = async {
             if faults.wait_for(|fault| !matches!(fault, Fault::BlackHole)).await.is_err() {
-                return End::Cut;
+                return ConnectionEnd::Cut;
             }
             match TcpStream::connect(upstream).await {
                 Ok(server) => {
                     let _ = server.set_nodelay(true);
                     pump::relay(&mut client, server, faults).await
                 }
-                Err(_) => End::Cut,
+                Err(_) => ConnectionEnd::Cut,
             }
         } => end,
     };
-    if end == End::Cut {
+    if end == ConnectionEnd::Cut {
         let _ = client.set_zero_linger();
     }
     end

@@ -28,7 +28,7 @@ const MAX_CONTINUATION: Duration = Duration::from_secs(10);
 
 /// Reason for a connection's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum ConnectionEnd {
     /// One side closed the connection.
     Closed,
     /// A fault cut the connection.
@@ -58,7 +58,7 @@ enum Stop {
 }
 
 /// Copies bytes in both directions until one side closes the connection or a fault cuts it; returns the reason.
-pub async fn relay(client: &mut TcpStream, mut server: TcpStream, faults: watch::Receiver<Fault>) -> End {
+pub async fn relay(client: &mut TcpStream, mut server: TcpStream, faults: watch::Receiver<Fault>) -> ConnectionEnd {
     let shared = Shared::default();
     let stop = {
         let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
@@ -72,7 +72,7 @@ pub async fn relay(client: &mut TcpStream, mut server: TcpStream, faults: watch:
         }
     };
     match stop {
-        Stop::Ended => End::Closed,
+        Stop::Ended => ConnectionEnd::Closed,
         Stop::Cut { upstream_continues } => {
             if upstream_continues {
                 tokio::spawn(async move {
@@ -82,7 +82,7 @@ pub async fn relay(client: &mut TcpStream, mut server: TcpStream, faults: watch:
             } else {
                 let _ = server.set_zero_linger();
             }
-            End::Cut
+            ConnectionEnd::Cut
         }
     }
 }
