@@ -20,6 +20,9 @@ use super::servers::servers;
 /// Time after a test's end in which its last commands reach mongod. The database is emptied after it.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
+/// The collection of mongod's profiler.
+const PROFILE: &str = "system.profile";
+
 /// A database of a test.
 pub struct TestDatabase {
     name: String,
@@ -103,17 +106,28 @@ fn start_emptying() -> mpsc::UnboundedSender<Used> {
     sender
 }
 
-/// Deletes all documents of a database. Returns `false` if its collections or indexes differ from `schema`.
+/// Deletes all documents of a database, and the collections that its test has added. Returns `false` if the other collections or
+/// their indexes differ from `expected`.
 async fn empty(client: &Client, name: &str, expected: &[Document]) -> mongodb::error::Result<bool> {
-    if schema(client, name).await? != expected {
+    let database = client.database(name);
+    let (kept, added) = schema(client, name).await?.into_iter().partition::<Vec<_>, _>(|found| expected.contains(found));
+    if kept.len() != expected.len() {
         return Ok(false);
     }
-    let database = client.database(name);
+    for collection in added {
+        database.collection::<Document>(collection.get_str("name").unwrap_or_default()).drop().await?;
+    }
     for collection in expected {
         let Ok(collection) = collection.get_str("name") else { return Ok(false) };
-        if collection != "system.profile" {
+        if collection != PROFILE {
             database.collection::<Document>(collection).delete_many(doc! {}).await?;
         }
+    }
+    let profile = database.collection::<Document>(PROFILE);
+    if profile.estimated_document_count().await? > 0 {
+        // Its records cannot be deleted. The next test creates it again.
+        database.run_command(doc! { "profile": 0 }).await?;
+        profile.drop().await?;
     }
     is_empty(client, name).await
 }
