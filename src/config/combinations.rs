@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use secrecy::ExposeSecret;
 use url::Host;
 
-use super::{Config, reader::Reader};
+use super::{Config, MAX_BATCH_ITEMS, MAX_SIGNED_PARTS, reader::Reader};
 use crate::signer::Endpoint;
 
 /// Settings that have an effect only with local accounts.
@@ -19,11 +19,6 @@ const LOCAL_ACCOUNT_SETTINGS: [&str; 8] = [
     "RATE_LIMIT_LOGIN_FAILURES",
     "RATE_LIMIT_REFRESH",
 ];
-
-/// The largest number of items in a batch of uploads, renewals, confirms, reads or deletes.
-const MAX_BATCH_ITEMS: u32 = 100;
-/// The largest number of parts whose URLs are signed in one request.
-const MAX_SIGNED_PARTS: u32 = 1000;
 
 impl Reader<'_> {
     /// Checks all combinations.

@@ -9,6 +9,11 @@ use std::{
 
 use ipnet::IpNet;
 
+/// Maximum number of items in a batch of uploads, renewals, confirms, reads or deletes.
+pub const MAX_BATCH_ITEMS: u32 = 100;
+/// Maximum number of parts whose URLs one request signs.
+pub const MAX_SIGNED_PARTS: u32 = 1000;
+
 /// A rate limit: a burst and its refill time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {

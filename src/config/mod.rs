@@ -28,7 +28,9 @@ mod uploads;
 mod webhooks;
 
 pub use accounts::{Accounts, OidcProvider, is_trustworthy_url};
-pub use limits::{InvalidNetwork, InvalidRate, LoadLimits, Network, Rate, RateLimits, TrustedProxies};
+pub use limits::{
+    InvalidNetwork, InvalidRate, LoadLimits, MAX_BATCH_ITEMS, MAX_SIGNED_PARTS, Network, Rate, RateLimits, TrustedProxies,
+};
 pub use misspelled::{misspelled_settings, setting_names};
 pub use mongodb_uri::DEFAULT_POOL_SIZE;
 pub use origins::CorsOrigins;

@@ -53,11 +53,13 @@ impl Lifecycle {
     /// Moves a user's images from `pending` to `ready`. Returns those whose reservations are settled; the caller settles the
     /// others.
     pub(super) async fn accept_all(&self, user: UserId, verified: &[(Image, Verified)]) -> Result<Vec<ImageId>, StoreError> {
-        let acceptance = |(image, verified)| Some(Acceptance { image, verified, step: image.acceptance_step(verified)? });
-        let acceptances: Vec<_> = verified.iter().filter_map(|(image, verified)| acceptance((image, verified))).collect();
+        let acceptances = verified
+            .iter()
+            .filter_map(|(image, verified)| Some(Acceptance { image, verified, step: image.acceptance_step(verified)? }));
+        let acceptances: Vec<_> = acceptances.collect();
         let accepted = Box::pin(self.store.accept_all(user, &acceptances)).await?;
-        let others: Vec<_> = verified.iter().filter(|(image, _)| !accepted.contains(&image.id)).collect();
-        let others: Vec<_> = others.iter().map(|(image, verified)| (image, verified)).collect();
+        let others = verified.iter().filter(|(image, _)| !accepted.contains(&image.id));
+        let others: Vec<_> = others.map(|(image, verified)| (image, verified)).collect();
         self.store.images.mark_all_ready(&others).await?;
         verified.iter().for_each(|(image, verified)| log_accepted(image, verified));
         Ok(accepted)

@@ -19,6 +19,7 @@ use super::{
     uploads::BatchUpload,
 };
 use crate::{
+    config::MAX_BATCH_ITEMS,
     domain::{
         throttle::names::{CALLS, S3, UPLOAD, URLS},
         uploads::OpenOutcome,
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// Maximum number of items in one request.
-pub const MAX_ITEMS: usize = 100;
+pub const MAX_ITEMS: usize = MAX_BATCH_ITEMS as usize;
 
 /// Metadata of the operations below. Items have the problems of the single operations.
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -149,12 +150,13 @@ struct DeleteResults {
     results: Vec<DeleteResult>,
 }
 
-/// Returns the items if there are 1 to 100 of them. `member` is the request's name of the list.
+/// Returns the items if there are 1 to [`MAX_ITEMS`] of them. `member` is the request's name of the list.
 fn bounded<T>(items: Vec<T>, member: &str) -> Result<Vec<T>, Problem> {
     if (1..=MAX_ITEMS).contains(&items.len()) {
         return Ok(items);
     }
-    Err(Problem::new(Code::InvalidRequest, "A batch has from 1 to 100 items.").field(member, "must have from 1 to 100 items"))
+    let problem = Problem::new(Code::InvalidRequest, format!("A batch has from 1 to {MAX_ITEMS} items."));
+    Err(problem.field(member, format!("must have from 1 to {MAX_ITEMS} items")))
 }
 
 /// Returns the number of items for a rate limit.

@@ -5,8 +5,9 @@
 //!    counters. The update fails while another step of the same image is announced.
 //! 2. The image changes, on condition that state, reservation and `lastStep` are as they were read, and gets the step's id as
 //!    its `lastStep`.
-//! 3. One update of the user removes the entry, and adds to the counters if the image has changed. The confirm of an upload does
-//!    not wait for it (`taken_steps`); everything that reads the counters includes the steps that are taken and not counted yet.
+//! 3. One update of the user removes the entry, and adds to the counters if the image has changed. A confirm, and a request that
+//!    ends an open upload, do not wait for it (`taken_steps`); everything that reads the counters includes the steps that are
+//!    taken and not counted yet.
 //!
 //! Each is an update of one document, so a server that dies leaves no locks, only an entry. Any server can finish the step
 //! ([`Store::finish_steps`]): if the image's `lastStep` is still the one recorded in the entry, it is replaced, so that the

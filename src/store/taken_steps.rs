@@ -1,6 +1,6 @@
-//! Steps that an image has taken and whose entry is still in its owner's `settling`. A confirm, or the end of an open upload, answers without
-//! waiting for the update that removes the entry and counts the step: a task of this server makes it, for all steps of a user
-//! that wait at the same time.
+//! Steps that an image has taken and whose entry is still in its owner's `settling`. A confirm, or a request that ends an open
+//! upload, is answered before the update that removes the entry and counts the step: a task of this server makes it, for all
+//! steps of a user that wait at the same time.
 //!
 //! The entry is the marker by which any other server counts the step: when it reads the counters ([`Store::usage`]), when it
 //! takes the next step of the image, or when the sweeper finds the entry. So the counters that are read include every image that
@@ -118,7 +118,7 @@ impl Store {
             while let Some(steps) = taken.next(user) {
                 let ids: Vec<_> = steps.iter().map(|step| step.step).collect();
                 if let Err(error) = users.close_steps(user, &steps, &ids).await {
-                    tracing::warn!(%user, %error, steps = steps.len(), "failed to count confirmed images; the sweeper retries");
+                    tracing::warn!(%user, %error, steps = steps.len(), "failed to count steps of images; the sweeper retries");
                 }
             }
         };
@@ -170,8 +170,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn account_page(&self, which: &UserFilter, after: Option<UserId>, limit: u32) -> Result<AccountPage, StoreError> {
-        let AccountPage { accounts: found, next } = self.users.page(which, after, limit).await?;
+    pub async fn account_page(&self, users: &UserFilter, after: Option<UserId>, limit: u32) -> Result<AccountPage, StoreError> {
+        let AccountPage { accounts: found, next } = self.users.page(users, after, limit).await?;
         let mut accounts = Vec::with_capacity(found.len());
         for Counted { value: mut counted, announced } in found {
             let user = counted.account.user.id;
@@ -188,7 +188,7 @@ impl Store {
     async fn count_for_reader(&self, user: UserId, steps: &[AnnouncedStep]) -> Result<bool, StoreError> {
         match self.count_taken_steps(user, steps).await {
             Err(error) if !error.is_temporary() => {
-                tracing::error!(%user, %error, "failed to count confirmed images of a damaged record");
+                tracing::error!(%user, %error, "failed to count steps of images in a damaged record");
                 Ok(false)
             }
             counted => counted,

@@ -1,6 +1,7 @@
 //! Validates requests for part URLs. No I/O.
 
 use crate::{
+    config::MAX_SIGNED_PARTS,
     model::{PartChecksums, PartLayout, Sha256},
     store::objects::NewPart,
 };
@@ -15,7 +16,7 @@ pub struct RequestedPart<'a> {
 }
 
 /// Maximum number of parts in one request.
-pub const MAX_PARTS_PER_REQUEST: usize = 1000;
+pub const MAX_PARTS_PER_REQUEST: usize = MAX_SIGNED_PARTS as usize;
 
 /// Why a requested part is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

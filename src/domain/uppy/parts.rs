@@ -13,7 +13,7 @@ use crate::{
     domain::{
         confirm::ConfirmError,
         inspection::{Inspection, MissingParts},
-        multipart::{InvalidPart, PartsError, unopened_lifetimes},
+        multipart::{InvalidPart, MAX_PARTS_PER_REQUEST, PartsError, unopened_lifetimes},
         store_capabilities::UploadClass,
         unavailable_upload::UnavailableUpload,
         uploads::OpenError,
@@ -25,8 +25,6 @@ use crate::{
 
 /// Attempts at an upload that concurrent requests change.
 const MAX_ATTEMPTS: usize = 5;
-/// Maximum number of parts in one request.
-const MAX_PARTS_PER_REQUEST: usize = 1000;
 
 /// A multipart upload, as each of Uppy's calls names it.
 #[derive(Debug, Clone, Copy)]

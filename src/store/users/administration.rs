@@ -59,13 +59,13 @@ impl Users {
     /// records. An unreadable record is logged and left out; a record without a user id is not an account.
     pub(in crate::store) async fn page(
         &self,
-        which: &UserFilter,
+        users: &UserFilter,
         after: Option<UserId>,
         limit: u32,
     ) -> Result<AccountPage<Counted<CountedAccount>>, StoreError> {
         let after = after.map_or_else(String::new, |after| after.to_string());
         let mut filter = not_deleted(doc! { "_id": { "$gt": &after, "$regex": ID_PATTERN } });
-        match which {
+        match users {
             UserFilter::All => {}
             UserFilter::Email(email) => drop(filter.insert("email", email.as_str())),
             UserFilter::Ids(ids) => {
@@ -80,7 +80,7 @@ impl Users {
             // One record more than a page shows whether another page follows.
             let find = raw.find(filter.clone()).sort(doc! { "_id": 1 }).limit(i64::from(limit) + 1);
             let mut find = find.projection(projection.clone());
-            if matches!(which, UserFilter::Email(_)) {
+            if matches!(users, UserFilter::Email(_)) {
                 find = find.collation(address_collation());
             }
             find.await?.try_collect::<Vec<_>>().await

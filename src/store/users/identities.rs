@@ -77,9 +77,9 @@ impl Users {
         let ProviderIdentity { issuer, subject } = identity;
         let filter = doc! { "identity.issuer": issuer, "identity.subject": subject, "identity": { "$exists": true } };
         if let Some(holder) = self.identities.holder(&identity_digest(identity)).await? {
-            let mut of_holder = filter.clone();
-            of_holder.insert("_id", holder.user.to_string());
-            if let Some(found) = self.find_identity_holder(of_holder).await? {
+            let mut holder_filter = filter.clone();
+            holder_filter.insert("_id", holder.user.to_string());
+            if let Some(found) = self.find_identity_holder(holder_filter).await? {
                 return Ok(Some(found));
             }
         }
