@@ -59,8 +59,9 @@ export function channel(name) {
   }
 }
 
-/** Resolves to the browser's locks, or null on plain http or if storage is denied. */
+/** Resolves to the browser's locks, or null on plain http or if storage is denied. A lock would keep a script of Deno from ending. */
 export const locks = (async () => {
+  if (typeof document === "undefined") return null;
   try {
     await navigator.locks.query();
     return navigator.locks;

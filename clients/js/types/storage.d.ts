@@ -14,5 +14,5 @@ export class StoredText {
     clear(): void;
     #private;
 }
-/** Resolves to the browser's locks, or null on plain http or if storage is denied. */
+/** Resolves to the browser's locks, or null on plain http or if storage is denied. A lock would keep a script of Deno from ending. */
 export const locks: Promise<LockManager>;
