@@ -27,11 +27,8 @@ import { createUploader } from "./index.js";
  * @property {() => void} clearDone
  */
 
-/** Fields of an upload that a component may show, and its functions. */
-const FIELDS = /** @type {const} */ ([
-  "key", "file", "name", "size", "caption", "state", "waitReason", "sent", "problem", "preview", "id", "image", "duplicate", "finished", "active", "open",
-  "isRetryable", "pause", "resume", "retry", "cancel",
-]);
+/** Milliseconds between two renders for changes of single uploads: each compares the whole list. */
+const UPDATE_MS = 50;
 
 const NOTHING = { uploads: [], progress: { sent: 0, size: 0, done: 0, count: 0 }, paused: false };
 
@@ -67,6 +64,7 @@ class Watcher {
   #isUnmounted = false;
   #listeners = new Set();
   #shown = NOTHING;
+  #timer;
 
   constructor(source) {
     this.#source = source;
@@ -103,7 +101,7 @@ class Watcher {
       this.#uploader = createUploader({ ...own, token });
     } else this.#uploader = given;
     this.#uploader.addEventListener("change", this.#update);
-    this.#update();
+    this.#refresh();
     return this.#uploader;
   }
 
@@ -126,7 +124,7 @@ class Watcher {
   methods = {
     add: (input, options) => {
       const uploader = this.#live();
-      if (!uploader) throw new Error("The component of this useUploader is unmounted. An uploader of createUploader outlives its components.");
+      if (!uploader) throw new Error("The component of useUploader is unmounted.");
       return uploader.add(input, options);
     },
     restore: async () => this.#live()?.restore(),
@@ -138,7 +136,16 @@ class Watcher {
   /** Returns the uploader, except one of an unmounted component's own: nothing would stop it. */
   #live = () => (this.#isUnmounted && !keyOf(this.#source).given ? null : this.open());
 
-  #update = () => this.#show(snapshot(this.#uploader, this.#shown));
+  /** Shows changes of one upload, such as its progress, together with those that follow shortly. */
+  #update = ({ detail }) => {
+    if (detail) this.#timer ??= setTimeout(this.#refresh, UPDATE_MS);
+    else this.#refresh();
+  };
+
+  #refresh = () => {
+    this.#timer = clearTimeout(this.#timer);
+    if (this.#uploader) this.#show(snapshot(this.#uploader, this.#shown));
+  };
 
   #show(shown) {
     this.#shown = shown;
@@ -154,6 +161,6 @@ function snapshot({ items, progress, paused }, before) {
 
 /** Returns a copy of an upload's fields, or the copy of before if nothing has changed. */
 function view(item, before) {
-  if (before && FIELDS.every((field) => before[field] === item[field])) return before;
-  return Object.freeze(Object.fromEntries(FIELDS.map((field) => [field, item[field]])));
+  if (before && Object.entries(item).every(([field, value]) => before[field] === value)) return before;
+  return Object.freeze({ ...item, active: item.active, open: item.open, isRetryable: item.isRetryable });
 }
