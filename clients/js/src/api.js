@@ -1,6 +1,6 @@
 // Calls of the API for uploads and event streams, with the app's token. The server's /docs has the request and response types.
 
-import { openStream, Problem, problem, request } from "./http.js";
+import { asProblem, openStream, Problem, problem, request } from "./http.js";
 
 /** Time in milliseconds that the first call waits for further calls; after a batch, for each call that it had. */
 const GATHER_MS = 10;
@@ -15,15 +15,15 @@ const MOST_STALE = 10;
  * Returns a function that returns the token of a request, and exchanges a rejected one once for all requests.
  * @param {string | ((stale?: string) => string | Promise<string>)} source
  */
-function tokens(source) {
+function tokenReader(source) {
   const stale = new Set(); // The latest refused tokens: a slow call may be refused with an older one.
-  let fresh;
+  let exchange;
   // A source that fails has no network, unless it throws another problem.
-  const ask = async (refused) => {
+  const readSource = async (refused) => {
     try {
       return await source(refused);
     } catch (error) {
-      throw error instanceof Problem ? error : problem({ code: "no_answer", detail: String(error) });
+      throw asProblem(error, "no_answer");
     }
   };
   return async (refused) => {
@@ -32,17 +32,17 @@ function tokens(source) {
       return source;
     }
     if (!refused) {
-      await fresh?.catch(() => {});
-      return ask();
+      await exchange?.catch(() => {});
+      return readSource();
     }
-    if (!stale.has(refused) || !fresh) {
-      if (stale.size === MOST_STALE) stale.delete(stale.values().next().value);
+    if (!stale.has(refused) || !exchange) {
+      if (stale.size === MOST_STALE) stale.delete([...stale][0]);
       stale.add(refused);
-      fresh = ask(refused);
+      exchange = readSource(refused);
       // After a failure or a refused token, the next request tries again.
-      fresh.then((token) => { if (stale.has(token)) throw token; }).catch(() => { fresh = undefined; });
+      exchange.then((token) => { if (stale.has(token)) throw token; }).catch(() => { exchange = undefined; });
     }
-    return fresh;
+    return exchange;
   };
 }
 
@@ -50,41 +50,41 @@ function tokens(source) {
  * Sends calls that are made at about the same time as one batch. Each caller gets its own result. An abort ends only a call that is not
  * sent yet.
  */
-function gathered(one, many) {
+function batched(sendOne, sendBatch) {
   let waiting = [];
-  let underWay = 0;
+  let openBatches = 0;
   let timer;
-  const alone = ({ input, resolve, reject }) => one(input).then(resolve, reject);
+  const sendAlone = ({ input, resolve, reject }) => sendOne(input).then(resolve, reject);
   const sendIn = (ms) => {
     clearTimeout(timer);
-    timer = setTimeout(send, ms);
+    timer = setTimeout(sendWaiting, ms);
   };
-  const send = async () => {
+  const sendWaiting = async () => {
     const calls = waiting.splice(0, MOST_IN_BATCH).filter((call) => !call.signal.aborted);
     if (waiting.length) sendIn(0);
-    underWay += 1;
-    await answer(calls);
-    underWay -= 1;
-    if (waiting.length && !underWay) sendIn(GATHER_MS * calls.length);
+    openBatches += 1;
+    await send(calls);
+    openBatches -= 1;
+    if (waiting.length && !openBatches) sendIn(GATHER_MS * calls.length);
   };
-  const answer = async (calls) => {
-    if (calls.length < 2) return Promise.all(calls.map(alone));
+  const send = async (calls) => {
+    if (calls.length < 2) return Promise.all(calls.map(sendAlone));
     try {
-      const { results } = await many(calls.map((call) => call.input));
+      const { results } = await sendBatch(calls.map((call) => call.input));
       calls.forEach(({ resolve, reject }, i) => {
-        const { status, problem: failure, ...result } = results[i];
+        const { status, problem: failure, ticket, image } = results[i];
         if (failure) reject(problem({ ...failure, status }));
-        else resolve(result.ticket ?? result.image);
+        else resolve(ticket ?? image);
       });
     } catch (error) {
       // One malformed call makes the whole batch malformed, or all together are too large.
       const mayBeOneCall = error instanceof Problem && (error.status === 400 || error.status === 413);
-      calls.forEach(mayBeOneCall ? alone : ({ reject }) => reject(error));
+      calls.forEach(mayBeOneCall ? sendAlone : ({ reject }) => reject(error));
     }
   };
   return (input, signal) => new Promise((resolve, reject) => {
     waiting.push({ input, signal, resolve, reject });
-    if (waiting.length === 1) sendIn(underWay ? MOST_GATHER_MS : GATHER_MS);
+    if (waiting.length === 1) sendIn(openBatches ? MOST_GATHER_MS : GATHER_MS);
   });
 }
 
@@ -94,34 +94,34 @@ function gathered(one, many) {
  */
 export function createApi({ api, token }) {
   const base = api.replace(/\/+$/, "");
-  const bearer = tokens(token);
+  const readToken = tokenReader(token);
 
   /** Sends a request with a token, and repeats it once with a new token if the server refuses the first. */
   async function call(method, path, options = {}, send = request) {
-    const first = await bearer();
+    const first = await readToken();
     try {
       return await send(method, base + path, { ...options, token: first });
     } catch (error) {
       // `invalid_credentials` is a wrong password, not an invalid token.
       if (!(error instanceof Problem) || error.status !== 401 || error.code === "invalid_credentials") throw error;
-      return send(method, base + path, { ...options, token: await bearer(first) });
+      return send(method, base + path, { ...options, token: await readToken(first) });
     }
   }
 
-  const at = (id) => `/api/images/${encodeURIComponent(id)}`;
+  const pathOf = (id) => `/api/images/${encodeURIComponent(id)}`;
   const openUpload = (upload) => call("POST", "/api/images/upload", { body: upload });
-  const confirm = (id) => call("POST", `${at(id)}/confirm`);
+  const confirm = (id) => call("POST", `${pathOf(id)}/confirm`);
   return {
     call,
     pending: (limit, cursor, signal) => call("GET", `/api/images/pending?limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`, { signal }),
     // An upload that is complete meanwhile stays an image. If the request fails, the upload expires.
-    discard: (id) => call("DELETE", `${at(id)}?onlyPending=true`).catch(() => {}),
-    openUpload: gathered(openUpload, (items) => call("POST", "/api/images/upload/batch", { body: { items } })),
-    confirm: gathered(confirm, (ids) => call("POST", "/api/images/confirm", { body: { ids } })),
-    renew: (id, signal) => call("POST", `${at(id)}/renew`, { signal }),
+    discard: (id) => call("DELETE", `${pathOf(id)}?onlyPending=true`).catch(() => {}),
+    openUpload: batched(openUpload, (items) => call("POST", "/api/images/upload/batch", { body: { items } })),
+    confirm: batched(confirm, (ids) => call("POST", "/api/images/confirm", { body: { ids } })),
+    renew: (id, signal) => call("POST", `${pathOf(id)}/renew`, { signal }),
     openMultipart: (upload, key) => call("POST", "/api/images/multipart", { body: upload, key }),
-    signParts: (id, parts, signal) => call("POST", `${at(id)}/parts`, { body: { parts }, signal }),
+    signParts: (id, parts, signal) => call("POST", `${pathOf(id)}/parts`, { body: { parts }, signal }),
     events: (lastEventId, signal) => call("GET", "/api/events", { lastEventId, signal }, openStream),
-    storedParts: (id, signal) => call("GET", `${at(id)}/parts`, { signal }),
+    storedParts: (id, signal) => call("GET", `${pathOf(id)}/parts`, { signal }),
   };
 }

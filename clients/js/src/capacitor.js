@@ -2,7 +2,8 @@
 // the files. Blobs are uploaded as by `valet-upload`, so the same code runs on the web.
 
 import { inAppFolders, NativeUploads } from "./native.js";
-import { indexedDbStore } from "./pending-files.js";
+import { defaultStore } from "./pending-files.js";
+import { abortable } from "./retry.js";
 import { WorkerPool } from "./worker-pool.js";
 
 export { FileProblem, NetworkProblem, Problem, QuotaProblem, SessionProblem, StorageProblem } from "./http.js";
@@ -39,7 +40,7 @@ export { FileProblem, NetworkProblem, Problem, QuotaProblem, SessionProblem, Sto
  * @param {CapacitorUploaderOptions} options
  * @returns {NativeUploader}
  */
-export function createUploader({ FileTransfer, Filesystem, store = typeof indexedDB === "undefined" ? null : indexedDbStore(), worker, ...options }) {
+export function createUploader({ FileTransfer, Filesystem, store = defaultStore(), worker, ...options }) {
   return /** @type {any} */ (new NativeUploads({ ...options, store: store && inAppFolders(store, foldersOf(Filesystem)) }, accessTo(FileTransfer, Filesystem), new WorkerPool(worker)));
 }
 
@@ -69,7 +70,15 @@ const foldersOf = (Filesystem) => async () => {
  * @returns {import("./native.js").Access}
  */
 function accessTo(FileTransfer, Filesystem) {
-  const transfers = new Transfers(FileTransfer);
+  const running = /** @type {Map<string, Promise<number>>} */ (new Map()); // URL without its query → status of the PUT under way
+  const start = (object, { method, url, headers }, path) => {
+    const sending = FileTransfer
+      .uploadFile({ method, url, path, headers: withExactContentType(headers), progress: true, chunkedMode: false, disableRedirects: true })
+      .then(({ responseCode }) => Number(responseCode), (error) => Number(error?.data?.httpStatus) || 0)
+      .finally(() => running.delete(object));
+    running.set(object, sending);
+    return sending;
+  };
   return {
     async stat(uri) {
       const { size, mtime } = await Filesystem.stat({ path: uri });
@@ -81,52 +90,22 @@ function accessTo(FileTransfer, Filesystem) {
       return Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
     },
     digest: () => undefined,
-    send: (presigned, uri, progress, signal) => transfers.send(presigned, uri, progress, signal),
+    // The plugin cannot stop a PUT: after a pause, the upload waits for the PUT that is under way.
+    async send(presigned, uri, progress, signal) {
+      const object = withoutQuery(presigned.url);
+      const listener = await FileTransfer.addListener("progress", ({ type, url, bytes }) => {
+        if (type === "upload" && withoutQuery(url) === object) progress(bytes);
+      });
+      try {
+        return await abortable(signal, (resolve) => { (running.get(object) ?? start(object, presigned, uri)).then(resolve); });
+      } finally {
+        await listener.remove();
+      }
+    },
   };
 }
 
-/** The PUTs that the plugin sends. The plugin cannot stop a PUT: after a pause, the upload waits for the PUT that is under way. */
-class Transfers {
-  #plugin;
-  /** URL without its query → status of the PUT under way. */
-  #running = /** @type {Map<string, Promise<number>>} */ (new Map());
-
-  /** @param {FileTransferPlugin} plugin */
-  constructor(plugin) {
-    this.#plugin = plugin;
-  }
-
-  async send(presigned, uri, progress, signal) {
-    const object = withoutQuery(presigned.url);
-    const listener = await this.#plugin.addListener("progress", ({ type, url, bytes }) => {
-      if (type === "upload" && withoutQuery(url) === object) progress(bytes);
-    });
-    let stop = () => {};
-    const aborted = new Promise((_, reject) => {
-      stop = () => reject(signal.reason);
-      signal.addEventListener("abort", stop, { once: true });
-    });
-    try {
-      signal.throwIfAborted();
-      const running = this.#running.get(object) ?? this.#start(object, presigned, uri);
-      return await Promise.race([running, aborted]);
-    } finally {
-      signal.removeEventListener("abort", stop);
-      await listener.remove();
-    }
-  }
-
-  #start(object, { method, url, headers }, path) {
-    const sending = this.#plugin
-      .uploadFile({ method, url, path, headers: withExactContentType(headers), progress: true, chunkedMode: false, disableRedirects: true })
-      .then(({ responseCode }) => Number(responseCode), (error) => Number(error?.data?.httpStatus) || 0)
-      .finally(() => this.#running.delete(object));
-    this.#running.set(object, sending);
-    return sending;
-  }
-}
-
 /** Returns the headers with `Content-Type` spelled so: without a header of exactly this name, the plugin sends the file as a form. */
-const withExactContentType = (headers) => Object.fromEntries(Object.entries(headers).map(([name, value]) => [/^content-type$/i.test(name) ? "Content-Type" : name, value]));
+const withExactContentType = (headers) => Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.replace(/^content-type$/i, "Content-Type"), value]));
 
 const withoutQuery = (url) => url.split("?")[0];

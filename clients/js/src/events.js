@@ -1,7 +1,7 @@
 // Follows the server's event stream: reads it, resumes it after the last event, and reports when events may have been missed.
 
 import { Problem, problem } from "./http.js";
-import { RetryPolicy } from "./retry.js";
+import { guarded, RetryPolicy } from "./retry.js";
 
 /** Time without a byte after which a stream is given up: the server sends a heartbeat every 20 s. */
 const SILENCE_MS = 50_000;
@@ -39,15 +39,6 @@ export async function follow(api, { onEvent, onReset = () => {}, signal = new Ab
       if (!(error instanceof Problem) || !(error.isTransient || error.status >= 500)) throw error;
       await policy.wait(error).catch(() => {});
     }
-  }
-}
-
-/** Calls a function of the app, whose error does not end the stream. */
-function guarded(act) {
-  try {
-    act();
-  } catch (error) {
-    console.error(error);
   }
 }
 

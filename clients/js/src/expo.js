@@ -109,7 +109,7 @@ function accessTo({ File, FileMode }, sessionType) {
  */
 export function fileStore({ File, Directory, Paths }, name = "valet-uploads") {
   const folder = new Directory(Paths.document, name);
-  const at = (key) => new File(folder, `${key}.json`);
+  const fileOf = (key) => new File(folder, `${key}.json`);
   const read = async (file) => {
     try {
       return JSON.parse(await file.text());
@@ -122,10 +122,10 @@ export function fileStore({ File, Directory, Paths }, name = "valet-uploads") {
     all: async () => (await Promise.all(list().map(read))).filter((record) => record !== undefined),
     async put(record) {
       folder.create({ intermediates: true, idempotent: true });
-      await at(record.key).write(JSON.stringify(record));
+      await fileOf(record.key).write(JSON.stringify(record));
     },
     async delete(key) {
-      if (at(key).exists) at(key).delete();
+      if (fileOf(key).exists) fileOf(key).delete();
     },
     async clear() {
       for (const file of list()) file.delete();

@@ -72,6 +72,9 @@ export function problem(failure) {
   return new Class(failure);
 }
 
+/** Returns an error that is no problem as one with this code. */
+export const asProblem = (error, code) => (error instanceof Problem ? error : problem({ code, detail: String(error) }));
+
 /** Calls `work` with a signal that is aborted with `signal`, after `ms` and at the end. */
 export async function limited(signal, work, ms = 0) {
   const stopping = new AbortController();

@@ -2,7 +2,7 @@
 
 import { createApi } from "./api.js";
 import { follow } from "./events.js";
-import { indexedDbStore, memoryStore } from "./pending-files.js";
+import { defaultStore, indexedDbStore, memoryStore } from "./pending-files.js";
 import { Uploader as Queue } from "./uploader.js";
 import { WorkerPool } from "./worker-pool.js";
 
@@ -31,7 +31,7 @@ export { indexedDbStore, memoryStore };
  * @param {UploaderOptions} options
  * @returns {Uploader}
  */
-export function createUploader({ api, token, store = hasIndexedDb() ? indexedDbStore() : null, user = "", concurrency, worker }) {
+export function createUploader({ api, token, store = defaultStore(), user = "", concurrency, worker }) {
   return /** @type {any} */ (new Queue({ api: createApi({ api, token }), work: new WorkerPool(worker), store, user, concurrency }));
 }
 
@@ -43,12 +43,4 @@ export function createUploader({ api, token, store = hasIndexedDb() ? indexedDbS
  */
 export function subscribe({ api, token, ...handlers }) {
   return follow(createApi({ api, token }), handlers);
-}
-
-function hasIndexedDb() {
-  try {
-    return Boolean(globalThis.indexedDB);
-  } catch {
-    return false; // The browser denies even the property.
-  }
 }

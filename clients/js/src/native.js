@@ -86,11 +86,11 @@ export class NativeFile {
 
   async #digest() {
     const hash = new Sha256();
-    for (let at = 0; at < this.size;) {
-      const piece = await this.#read(at, Math.min(PIECE_BYTES, this.size - at));
+    for (let offset = 0; offset < this.size;) {
+      const piece = await this.#read(offset, Math.min(PIECE_BYTES, this.size - offset));
       if (!piece.length) break; // The file became shorter: S3 rejects its bytes, and the next attempt reads the file again.
       hash.update(piece);
-      at += piece.length;
+      offset += piece.length;
     }
     return hash.digest();
   }

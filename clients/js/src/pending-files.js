@@ -50,6 +50,15 @@ export function indexedDbStore(name = "valet") {
   };
 }
 
+/** Returns the store of this origin, or null without IndexedDB: even reading the property may throw. */
+export function defaultStore() {
+  try {
+    return globalThis.indexedDB ? indexedDbStore() : null;
+  } catch {
+    return null;
+  }
+}
+
 /**
  * Returns a store in memory, for Node and for tests. `records` outlives the uploader if the app keeps it.
  * @param {Map<string, import("./types.js").StoredFile | import("./types.js").StoredClaim>} [records]
@@ -80,9 +89,9 @@ export class PendingFiles {
     if (store) this.#tab = tab ??= ownTab();
   }
 
-  /** Stores a file until {@link remove}. */
-  async add(key, file) {
-    const { name, size, type, lastModified, caption } = file;
+  /** Stores the file of an upload until {@link remove}. */
+  async add({ key, name, caption, file }) {
+    const { size, type, lastModified = 0 } = file;
     const put = (content) => this.#put({ key, name, size, type, lastModified, caption, file: content });
     // Of a phone's file, only the URI is stored.
     if (file.put) return put({ uri: file.uri });

@@ -15,7 +15,7 @@ export const abortError = () => Object.assign(new Error("The upload was cancelle
  * Returns a promise that `begin` settles by `resolve` and `reject`, and that rejects with the signal's reason when it is aborted. `begin`
  * may return a function to call at the end.
  */
-function abortable(signal, begin) {
+export function abortable(signal, begin) {
   let stop, end;
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
@@ -36,6 +36,15 @@ export const sleep = (ms, signal) => abortable(signal, (resolve) => {
 
 /** Returns whether the browser reports that the device has no network. Other runtimes do not report it. */
 const isOffline = () => typeof addEventListener === "function" && globalThis.navigator?.onLine === false;
+
+/** Calls a function of the app, whose error has no effect. */
+export function guarded(act) {
+  try {
+    act();
+  } catch (error) {
+    console.error(error);
+  }
+}
 
 /** Counts failures in a row; each pause is about twice as long as the one before, with jitter. */
 export class RetryPolicy {
@@ -86,7 +95,7 @@ export class RetryPolicy {
 /** Runs at most `most` jobs at a time, in the order of their calls. */
 export class Turns {
   #free;
-  #waiting = /** @type {(() => void)[]} */ ([]);
+  #waiting = new Set();
 
   constructor(most) {
     this.#free = most;
@@ -95,30 +104,26 @@ export class Turns {
   /** Adds this many turns, and begins as many waiting jobs. A negative number takes turns away, from running jobs when they end. */
   add(turns) {
     this.#free += turns;
-    for (const begin of this.#waiting.splice(0, Math.min(turns, this.#free))) begin();
+    for (const begin of this.#waiting) {
+      if (this.#free < 1) return;
+      this.#free -= 1;
+      this.#waiting.delete(begin);
+      begin();
+    }
   }
 
   /** Runs `work` when it is its turn; rejects if the signal is aborted before. */
   async run(signal, work) {
-    await this.#take(signal);
+    await abortable(signal, (begin) => {
+      this.#waiting.add(begin);
+      this.add(0);
+      return () => this.#waiting.delete(begin);
+    });
     try {
+      signal.throwIfAborted(); // Aborted when its turn came.
       return await work();
     } finally {
       this.add(1);
     }
-  }
-
-  async #take(signal) {
-    while (this.#free < 1) {
-      await abortable(signal, (resolve) => {
-        this.#waiting.push(resolve);
-        return () => { this.#waiting = this.#waiting.filter((one) => one !== resolve); };
-      });
-    }
-    if (signal.aborted) {
-      this.#waiting.shift()?.(); // The next job takes this turn instead.
-      throw signal.reason;
-    }
-    this.#free -= 1;
   }
 }

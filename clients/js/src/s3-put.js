@@ -1,6 +1,7 @@
 // Sends one presigned PUT. In browsers with XMLHttpRequest, since fetch does not report how much of a body was sent; else with fetch.
 
 import { limited } from "./http.js";
+import { abortable } from "./retry.js";
 
 /** Time without progress after which the connection counts as dead. */
 const STALL_MS = 60_000;
@@ -16,8 +17,7 @@ export function put(presigned, body, { signal, progress = () => {} } = {}) {
 }
 
 function putByXhr(presigned, body, signal, progress) {
-  return new Promise((resolve, reject) => {
-    if (signal?.aborted) return reject(signal.reason);
+  return abortable(signal, (resolve) => {
     const xhr = new XMLHttpRequest();
     const abort = () => xhr.abort();
     let stall;
@@ -32,23 +32,21 @@ function putByXhr(presigned, body, signal, progress) {
       restartStallTimer();
       progress(loaded);
     };
-    xhr.onloadend = () => {
-      clearTimeout(stall);
-      signal?.removeEventListener("abort", abort);
-      if (signal?.aborted) reject(signal.reason);
-      else resolve(xhr.status);
-    };
-    signal?.addEventListener("abort", abort, { once: true });
+    xhr.onloadend = () => resolve(xhr.status);
     restartStallTimer();
     xhr.send(body);
+    return () => {
+      clearTimeout(stall);
+      abort();
+    };
   });
 }
 
 async function putByFetch({ method, url, headers }, body, signal, progress) {
   signal?.throwIfAborted();
   try {
-    return await limited(signal, async (either) => {
-      const response = await fetch(url, { method, headers, body, signal: either, redirect: "error" });
+    return await limited(signal, async (limitedSignal) => {
+      const response = await fetch(url, { method, headers, body, signal: limitedSignal, redirect: "error" });
       await response.arrayBuffer(); // Otherwise the connection is not used again.
       if (response.ok) progress(body.size);
       return response.status;

@@ -68,7 +68,7 @@ export function encode(w, h, rgba) {
 /** Returns a channel's mean (`dc`), and the other frequencies (`ac`) with their scale. */
 function transform(channel, w, h, nx, ny) {
   const row = new Float64Array(w);
-  const at = (cx, cy) => {
+  const coefficient = (cx, cy) => {
     let f = 0;
     for (let x = 0; x < w; x += 1) row[x] = cos((PI / w) * cx * (x + 0.5));
     for (let y = 0; y < h; y += 1) {
@@ -77,8 +77,8 @@ function transform(channel, w, h, nx, ny) {
     }
     return f / (w * h);
   };
-  const dc = at(0, 0);
-  const ac = [...frequencies(nx, ny)].map(([cx, cy]) => at(cx, cy));
+  const dc = coefficient(0, 0);
+  const ac = [...frequencies(nx, ny)].map(([cx, cy]) => coefficient(cx, cy));
   const scale = max(0, ...ac.map(abs));
   return { dc, scale, ac: scale ? ac.map((f) => 0.5 + (0.5 / scale) * f) : ac };
 }

@@ -19,19 +19,19 @@ const PART_BYTES = 8 << 20;
 const MAX_PARTS = 10_000;
 
 /**
- * Uploads a file and returns the image. `file` is a Blob with a name, or a file of native.js, which has its own `inspect` and `put` and is
- * always sent in one PUT. `services` has `api` (the calls of api.js), `work` (worker-pool.js) and, if files wait for their turn to be sent,
+ * Uploads a file with this name and caption, and returns the image. `file` is a Blob, or a file of native.js, which has its own `inspect`
+ * and `put` and is always sent in one PUT. `services` has `api` (the calls of api.js), `work` (worker-pool.js) and, if files wait for their turn to be sent,
  * `turns`. `events` has functions to call: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`,
  * `stage("preparing" | "opening" | "sending" | "confirming")`, `preview(blob)`, and `found(id)` if the gallery has these bytes already.
  */
-export async function upload(file, events, signal, services) {
+export async function upload({ file, name, caption }, events, signal, services) {
   const retry = new RetryPolicy(signal, events.waiting);
   events.stage("preparing");
   const inParts = !file.put && file.size > MAX_SINGLE_PUT;
   const facts = await readable(file, () => inspect(file, !inParts, services));
   signal.throwIfAborted();
   if (facts.shown) events.preview(facts.shown);
-  return (inParts ? uploadInParts : uploadWhole)(file, facts, events, retry, services);
+  return (inParts ? uploadInParts : uploadWhole)(file, { ...facts, name, caption }, events, retry, services);
 }
 
 const inspect = (file, wantsDigest, { work }) => (file.inspect ? file.inspect() : work.inspect(file, wantsDigest));
@@ -46,10 +46,10 @@ async function uploadWhole(file, facts, events, retry, services) {
   const { signal } = retry;
   // Counts failed PUTs separately from failed requests to the API: the store may fail while the API responds.
   const store = new RetryPolicy(signal, events.waiting);
-  const open = async (known) => timed(await opened(retry, events, () => api.openUpload(describe(file, known), signal)));
-  const reopen = async () => (facts = await readable(file, () => inspect(file, true, services)), open(facts));
+  const open = async () => timed(await opened(retry, events, () => api.openUpload(describe(file, facts), signal)));
+  const reopen = async () => (facts = { ...facts, ...await readable(file, () => inspect(file, true, services)) }, open());
   events.stage("opening");
-  let ticket = await open(facts);
+  let ticket = await open();
   if (ticket.state === "ready") events.found(ticket.id);
   for (let before = null, unanswered = 0; ticket.state === "pending";) {
     const { upload, previewUpload } = ticket;
@@ -65,7 +65,7 @@ async function uploadWhole(file, facts, events, retry, services) {
       if (image) return image;
       // A 412 for an object that was deleted since, or an upload that expired while this device slept.
       await store.wait(failure);
-      if (failure.code !== "object_missing") ticket = await open(facts);
+      if (failure.code !== "object_missing") ticket = await open();
       continue;
     }
     events.progress(0);
@@ -79,7 +79,7 @@ async function uploadWhole(file, facts, events, retry, services) {
         ticket = await reopen();
       }
     } else if (status === 403 && before !== 403) {
-      ticket = await renew(api, ticket.id, retry) ?? await open(facts);
+      ticket = await renew(api, ticket.id, retry) ?? await open();
     } else if (status === 400 && before !== 400) {
       ticket = await reopen();
     } else {
@@ -109,28 +109,19 @@ function inTurn(events, signal, { turns }, send) {
 /** Sets the expiry of the URL by this device's clock, which may differ from the server's. */
 const timed = (ticket) => Object.assign(ticket, { urlExpiresAt: Date.now() + (ticket.upload?.expiresIn ?? 0) * 1000 });
 
-/** Codes for an upload that has ended: it has to be opened again. */
-const ENDED_CODES = ["upload_expired", "not_found"];
+/** Throws a failure other than the end of the upload, which is then opened again. */
+const expectEnd = (failure) => {
+  if (!["upload_expired", "not_found"].includes(failure.code)) throw failure;
+};
 
-/** Confirms an upload. Returns `{ image }`, or `{ problem }` if the bytes have not arrived or the upload has ended. */
-async function confirm(api, id, retry) {
-  try {
-    return { image: await retry.run(() => api.confirm(id, retry.signal)) };
-  } catch (failure) {
-    if (failure.code === "object_missing" || ENDED_CODES.includes(failure.code)) return { problem: failure };
-    throw failure;
-  }
-}
+/** Confirms an upload. Resolves to `{ image }`, or `{ problem }` if the bytes have not arrived or the upload has ended. */
+const confirm = (api, id, retry) => retry.run(() => api.confirm(id, retry.signal)).then((image) => ({ image }), (failure) => {
+  if (failure.code !== "object_missing") expectEnd(failure);
+  return { problem: failure };
+});
 
-/** Returns the upload with a new URL, or null if the upload has ended. */
-async function renew(api, id, retry) {
-  try {
-    return timed(await retry.run(() => api.renew(id, retry.signal)));
-  } catch (failure) {
-    if (ENDED_CODES.includes(failure.code)) return null;
-    throw failure;
-  }
-}
+/** Resolves to the upload with a new URL, or undefined if the upload has ended. */
+const renew = (api, id, retry) => retry.run(() => api.renew(id, retry.signal)).then(timed, expectEnd);
 
 /** Sends the preview. The upload succeeds also without it. */
 async function sendPreview(presigned, preview, signal) {
@@ -147,9 +138,7 @@ async function uploadInParts(file, facts, events, retry, services) {
   const partSize = Math.max(PART_BYTES, Math.ceil(file.size / MAX_PARTS / (1 << 20)) * (1 << 20));
   const digests = await digestParts(file, partSize, signal, work);
   events.stage("opening");
-  const declared = { ...describe(file, facts), partSize, partChecksums: "sha256" };
-  delete declared.sha256;
-  delete declared.preview;
+  const declared = { ...describe(file, { ...facts, preview: undefined }), partSize, partChecksums: "sha256" };
   // Equal bytes and declarations have equal keys, so that a file that is chosen again continues its upload.
   const key = `parts ${await work.digest(new Blob([JSON.stringify(declared), ...digests]))}`;
   for (let round = 0; ; round += 1) {
@@ -186,12 +175,13 @@ async function digestParts(file, partSize, signal, work) {
 async function sendMissing(file, { id, partSize, partCount, digests, api }, stored, events, retry) {
   const sizeOf = (number) => Math.min(partSize, file.size - (number - 1) * partSize);
   const sent = new Map([...stored].map((number) => [number, sizeOf(number)]));
+  const reportSum = () => events.progress([...sent.values()].reduce((sum, bytes) => sum + bytes, 0));
   const report = (number, bytes) => {
     sent.set(number, bytes);
-    events.progress([...sent.values()].reduce((sum, n) => sum + n, 0));
+    reportSum();
   };
   const missing = Array.from({ length: partCount }, (_, i) => i + 1).filter((number) => !stored.has(number));
-  events.progress([...sent.values()].reduce((sum, n) => sum + n, 0));
+  reportSum();
   const lane = async (signal) => {
     const own = { calls: new RetryPolicy(signal, retry.onwait), store: new RetryPolicy(signal, retry.onwait) };
     for (let number = missing.shift(); number; number = missing.shift()) {
@@ -231,12 +221,11 @@ async function sendPart(api, file, { id, number, sha256, bytes }, report, { call
 const wellFormed = (text) => String(text).replace(/[\ud800-\udfff]/gu, "\ufffd");
 
 /** Returns the declaration of an upload. The name has no folders. */
-function describe(file, { contentType, sha256, preview, thumbHash }) {
-  const declared = { fileName: wellFormed(file.name), contentType, size: file.size, sha256 };
-  if (file.caption) declared.caption = wellFormed(file.caption);
-  if (thumbHash) declared.thumbHash = thumbHash;
-  if (preview) declared.preview = { contentType: preview.blob.type, size: preview.blob.size, sha256: preview.sha256 };
-  return declared;
+function describe({ size }, { name, caption, contentType, sha256, preview, thumbHash }) {
+  return {
+    fileName: wellFormed(name), contentType, size, sha256, caption: caption ? wellFormed(caption) : undefined, thumbHash,
+    preview: preview && { contentType: preview.blob.type, size: preview.blob.size, sha256: preview.sha256 },
+  };
 }
 
 /** Runs `work`, or throws `file_unreadable` if the file was moved, changed or deleted meanwhile. */

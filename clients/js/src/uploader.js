@@ -1,6 +1,6 @@
 // The queue of uploads: a few at once, pause, retry, cancel, resume after a reload. upload.js has the protocol of one upload.
 
-import { FileProblem, NetworkProblem, Problem, problem } from "./http.js";
+import { asProblem, FileProblem, NetworkProblem, problem } from "./http.js";
 import { PendingFiles } from "./pending-files.js";
 import { abortError, RetryPolicy, Turns } from "./retry.js";
 import { upload } from "./upload.js";
@@ -50,6 +50,7 @@ export class Uploader extends EventTarget {
   #files;
   #concurrency;
   #revive;
+  #running = new Set();
   #stopping = new AbortController();
   #isListed = true; // Whether the last restore() listed the open uploads.
 
@@ -68,22 +69,30 @@ export class Uploader extends EventTarget {
   }
 
   get progress() {
-    const counted = this.items.filter((item) => !["needs-file", "failed", "cancelled"].includes(item.state));
-    const sum = (of) => counted.reduce((total, item) => total + of(item), 0);
-    return { sent: sum((item) => item.sent), size: sum((item) => item.size), done: sum((item) => Number(item.state === "done")), count: counted.length };
+    const total = { sent: 0, size: 0, done: 0, count: 0 };
+    for (const { state, sent, size } of this.items) {
+      if (["needs-file", "failed", "cancelled"].includes(state)) continue;
+      total.sent += sent;
+      total.size += size;
+      total.done += Number(state === "done");
+      total.count += 1;
+    }
+    return total;
   }
 
   /** Queues files, except those that are queued already. */
   add(input, options = {}) {
     const { name, caption, signal } = options;
-    const same = (a, b) => a.file && (b.uri ? a.file.uri === b.uri : a.name === b.name && a.size === b.size && a.file.lastModified === b.lastModified);
+    const keyOf = (name, { uri, size, lastModified }) => uri ?? `${size} ${lastModified} ${name}`;
+    const queued = new Set(this.items.map((item) => item.open && item.file && keyOf(item.name, item.file)));
     const added = [];
     for (const file of Symbol.iterator in input ? input : [input]) {
-      if (!isStream(file) && this.items.some((item) => item.open && same(item, file))) continue;
+      if (!isStream(file) && queued.has(keyOf(file.name, file))) continue;
       const item = new Upload(this, { file, name: file.name || name || "image", size: file.size, caption });
       this.items.push(item);
       added.push(item);
-      if (!isStream(file)) item.stored = this.#files.add(item.key, withName(item));
+      queued.add(keyOf(item.name, file));
+      if (!isStream(file)) item.stored = this.#files.add(item);
     }
     const cancel = () => added.forEach((item) => this.cancel(item));
     signal?.addEventListener("abort", cancel, { once: true });
@@ -199,16 +208,17 @@ export class Uploader extends EventTarget {
 
   /** Returns the next upload to start. While some are sent, as many are inspected, and more opened and confirmed, in batches. */
   #startable() {
-    const active = this.items.filter((item) => item.active);
+    const active = [...this.#running].filter((item) => item.active);
     const count = active.filter((item) => item.step === "preparing").length;
     const canStart = !this.paused && !this.#stopping.signal.aborted && count < this.#concurrency && active.length < 8 * this.#concurrency;
     // A stopped attempt may still compute a digest: a second attempt beside it would send the bytes twice.
-    return canStart ? this.items.find((item) => item.state === "waiting" && !item.isRunning) : undefined;
+    return canStart ? this.items.find((item) => item.state === "waiting" && !this.#running.has(item)) : undefined;
   }
 
   async #run(item) {
     const controller = (item.controller = new AbortController());
-    Object.assign(item, { state: "preparing", step: "preparing", waitReason: null, isRunning: true, before: item.id });
+    this.#running.add(item);
+    Object.assign(item, { state: "preparing", step: "preparing", waitReason: null, before: item.id });
     const set = (values) => {
       if (controller.signal.aborted) return;
       Object.assign(item, values);
@@ -221,7 +231,7 @@ export class Uploader extends EventTarget {
         await item.file.load();
         set({ size: item.file.size });
       }
-      item.image = await upload(withName(item), {
+      item.image = await upload(item, {
         stage: (step) => {
           item.step = step;
           set({ state: step === "opening" ? "preparing" : step });
@@ -244,7 +254,7 @@ export class Uploader extends EventTarget {
     } catch (error) {
       this.#stopped(item, controller.signal, error);
     }
-    item.isRunning = false;
+    this.#running.delete(item);
     this.#changed(item);
     this.#next();
   }
@@ -255,8 +265,8 @@ export class Uploader extends EventTarget {
       if (signal.reason === PAUSED && item.active) Object.assign(item, { state: "waiting", waitReason: null, sent: 0 });
       return;
     }
-    if (!(error instanceof Problem)) console.error(error);
-    Object.assign(item, { state: "failed", waitReason: null, problem: error instanceof Problem ? error : problem({ code: "internal", detail: String(error) }) });
+    Object.assign(item, { state: "failed", waitReason: null, problem: asProblem(error, "internal") });
+    if (item.problem !== error) console.error(error);
     // A file that is never accepted is not uploaded again after a reload.
     if (!item.isRetryable) this.#forget(item);
     item.settle.reject(item.problem);
@@ -285,15 +295,6 @@ export class Uploader extends EventTarget {
   #changed(item) {
     this.dispatchEvent(new CustomEvent("change", { detail: item }));
   }
-}
-
-/** Returns the upload's bytes with its name and caption, as upload.js and the store read them. */
-function withName({ file, name, caption }) {
-  if (file.put) return Object.assign(file, { name, caption });
-  if (file.name === name && !caption) return file;
-  const { type, lastModified = 0 } = file;
-  // Another object of the same bytes: a File's own name is read-only.
-  return Object.assign(new Blob([file], { type }), { name, caption, lastModified });
 }
 
 function reviveBlob({ file, name, type, lastModified }) {

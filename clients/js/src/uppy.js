@@ -3,21 +3,27 @@
 
 import { BasePlugin } from "@uppy/core";
 import { createApi } from "./api.js";
-import { Problem, problem } from "./http.js";
-import { abortError, Turns } from "./retry.js";
+import { asProblem, problem } from "./http.js";
+import { abortError, guarded, sleep, Turns } from "./retry.js";
 import { upload } from "./upload.js";
 import { WorkerPool } from "./worker-pool.js";
 
 /** Progress that is shown at most until the image is confirmed: Uppy ignores any progress after 100 %. */
 const MAX_PROGRESS = 0.99;
+/** Milliseconds between two reports: for each change of a file, Uppy copies the list of all files, and its Dashboard draws them. */
+const REPORT_MS = 200;
+/** Files that are inspected at a time: the workers decode them. */
+const MOST_INSPECTED = 3;
+/** Files under way for each that is sent: the next ones are opened, and the last ones confirmed, in batches. */
+const MOST_UNDER_WAY = 8;
 
 /**
  * @typedef {object} ValetUploadOptions
  * @property {string} api Address of the server, such as `https://api.example.com`; "" is the page's own.
  * @property {string | ((stale?: string) => string | Promise<string>)} token The access token, or a function that returns it, and
  *   that returns another one when the server has refused `stale`.
- * @property {number} [limit] Files at a time; 3 by default, 0 for no limit.
- * @property {(problem: Problem) => string} [explain] Returns the sentence that Uppy shows about a problem; English by default.
+ * @property {number} [limit] Files that are sent at a time; 3 by default, 0 for no limit.
+ * @property {(problem: import("./http.js").Problem) => string} [explain] Returns the sentence that Uppy shows about a problem; English by default.
  * @property {() => Worker} [worker] Returns a new worker that runs `valet-upload/worker`, for bundlers that do not find it by themselves.
  * @property {string} [id] The plugin's id in Uppy, "ValetUpload" by default.
  */
@@ -30,8 +36,13 @@ const MAX_PROGRESS = 0.99;
 export default class ValetUpload extends BasePlugin {
   #api;
   #work;
-  #turns;
-  #transfers = new Map(); // id of the file → Transfer
+  #underWay = new Turns(0);
+  #inspected = new Turns(MOST_INSPECTED);
+  #sent = new Turns(0);
+  #transfers = new Map(); // id of the file → Transfer, until the image is complete or the file is removed
+  #changed = new Set(); // Transfers of which Uppy has to know more
+  #report = null;
+  #reportedAt = 0;
 
   /**
    * @param {import("@uppy/core").Uppy<any, any>} uppy
@@ -42,7 +53,7 @@ export default class ValetUpload extends BasePlugin {
     this.type = "uploader";
     this.id = opts.id ?? "ValetUpload";
     this.#work = new WorkerPool(opts.worker);
-    this.#turns = new Turns(this.#limit);
+    this.#allow(1);
     this.#connect();
   }
 
@@ -51,15 +62,18 @@ export default class ValetUpload extends BasePlugin {
    * @param {Partial<ValetUploadOptions>} changes
    */
   setOptions(changes) {
-    const [{ api }, limit] = [this.opts, this.#limit];
+    const { api } = this.opts;
+    this.#allow(-1);
     super.setOptions(changes);
-    this.#turns.add(this.#limit - limit);
+    this.#allow(1);
     if (this.opts.api !== api) this.#connect();
   }
 
-  /** As in Uppy's own uploaders, 0 means no limit. `Infinity` cannot be subtracted from itself. */
-  get #limit() {
-    return (this.opts.limit ?? 3) || Number.MAX_SAFE_INTEGER;
+  /** Adds the turns that `limit` allows, or takes them away with -1. 0 means no limit, as in Uppy's own uploaders; `Infinity - Infinity` is NaN. */
+  #allow(sign) {
+    const turns = sign * ((this.opts.limit ?? 3) || 1e9);
+    this.#underWay.add(turns * MOST_UNDER_WAY);
+    this.#sent.add(turns);
   }
 
   #connect() {
@@ -93,89 +107,113 @@ export default class ValetUpload extends BasePlugin {
     ["upload-pause", (file, isPaused) => this.#transfers.get(file?.id)?.[isPaused ? "pause" : "resume"]()],
     ["pause-all", () => this.#transfers.forEach((transfer) => transfer.pause())],
     ["resume-all", () => this.#transfers.forEach((transfer) => transfer.resume())],
-    // Not `file-removed`: `uppy.clear()` removes files without that event.
-    ["state-update", ({ files }) => Object.values(files).forEach((file) => this.uppy.getFile(file.id) ?? this.#removed(file))],
+    ["file-removed", (file) => this.#removed(file)],
+    // `uppy.clear()` removes all files without that event. Uppy reports each change of a file here, so only one file is looked for.
+    ["state-update", (before, { files }) => {
+      const [id] = this.#transfers.keys();
+      if (id && !files[id]) Object.values(before.files).forEach((file) => files[file.id] || this.#removed(file));
+    }],
   ]);
 
   #upload = async (ids) => {
     const files = ids.map((id) => this.uppy.getFile(id)).filter((file) => file && !file.error && !file.progress.uploadComplete);
-    // Files that Golden Retriever has restored keep their progress.
-    this.uppy.emit("upload-start", files.filter((file) => !file.isRestored || !file.progress.uploadStarted));
+    this.uppy.emit("upload-start", files);
     await Promise.all(files.map((file) => this.#send(file)));
   };
 
   /** Uploads a file with pauses, and reports the end to Uppy. */
-  async #send(file) {
-    const { id } = file;
-    if (!this.uppy.getFile(id)) return; // A listener of `upload-start` has removed it.
-    const transfer = new Transfer((signal) => this.#turns.run(signal, () => this.#attempt(id, signal)));
+  async #send({ id }) {
+    const file = this.uppy.getFile(id);
+    if (!file) return; // A listener of `upload-start` has removed it.
+    const transfer = new Transfer(id, file.valet, (signal) => this.#underWay.run(signal, () => this.#attempt(transfer, signal)));
     this.#transfers.set(id, transfer);
-    if (this.uppy.getFile(id).isPaused) transfer.pause();
-    const isRemoved = () => this.#transfers.get(id) !== transfer;
-    try {
-      const image = await transfer.run();
-      if (isRemoved()) return;
-      this.#setOpen(id, undefined);
-      this.uppy.emit("upload-success", this.uppy.getFile(id) ?? file, { status: 200, uploadURL: image.url, body: image });
-    } catch (error) {
-      if (!isRemoved()) this.#failed(this.uppy.getFile(id) ?? file, error);
-    } finally {
-      if (!isRemoved()) this.#transfers.delete(id);
-    }
+    if (file.isPaused) transfer.pause();
+    const [{ value: image, reason }] = await Promise.allSettled([transfer.run()]);
+    if (image) transfer.open = undefined;
+    await this.#tell(transfer);
+    const now = this.#fileOf(transfer);
+    if (!now) return;
+    if (!image) return this.#failed(now, reason);
+    this.#transfers.delete(id);
+    this.#emit("upload-success", now, { status: 200, uploadURL: image.url, body: image });
   }
 
   /** Uploads a file once. */
-  async #attempt(id, signal) {
-    const { data, name, type, meta } = this.uppy.getFile(id) ?? {};
+  async #attempt(transfer, signal) {
+    const { data, name, meta } = this.uppy.getFile(transfer.id) ?? {};
     // Golden Retriever could not keep the file's bytes, or the file is one that Uppy's Companion would fetch from another service.
     if (!data?.stream) throw problem({ code: "file_unreadable" });
     // An app may change the name alone, as in Uppy's example of `onBeforeUpload`.
-    const bytes = Object.assign(new Blob([data], { type }), { name: (meta.name !== data.name && meta.name) || name, caption: meta.caption });
+    const named = { file: data, name: (meta.name !== data.name && meta.name) || name, caption: meta.caption };
     const ignored = () => {};
-    return upload(bytes, {
+    const inTurn = (job) => (...input) => this.#inspected.run(signal, () => this.#work[job](...input));
+    return upload(named, {
       stage: ignored, waiting: ignored, preview: ignored, found: ignored,
-      opened: (open) => this.#setOpen(id, open),
-      progress: (sent) => this.#report(id, sent, bytes.size),
-    }, signal, { api: this.#api, work: this.#work });
+      opened: (open) => this.#opened(transfer, open),
+      progress: (sent) => {
+        transfer.sent = Math.min(sent, Math.floor(data.size * MAX_PROGRESS));
+        this.#tell(transfer);
+      },
+    }, signal, { api: this.#api, work: { digest: inTurn("digest"), inspect: inTurn("inspect") }, turns: this.#sent });
   }
 
-  /** Stores the id of a file's open upload in the file's state, which Golden Retriever keeps through a reload. */
-  #setOpen(id, open) {
-    const file = this.uppy.getFile(id);
-    if (file) this.uppy.setFileState(id, { valet: open });
-    // The file was removed while its upload was opened, or its bytes were changed after a failure, so its earlier upload cannot continue.
-    if (open) this.#discard(file ? file.valet : open);
+  /** Keeps the id of a file's open upload, also in the file's state, which Golden Retriever keeps through a reload. */
+  #opened(transfer, open) {
+    // The file was removed while its upload was opened.
+    if (!this.#fileOf(transfer)) return this.#discard(open);
+    const before = transfer.open;
+    transfer.open = open;
+    this.#tell(transfer);
+    // The file's bytes were changed after a failure, so its earlier upload cannot continue.
+    this.#discard(before);
   }
 
-  /** Reports the progress of a file to Uppy. */
-  #report(id, sent, size) {
-    const file = this.uppy.getFile(id);
-    if (!file) return;
-    this.uppy.emit("upload-progress", file, {
-      uploadStarted: file.progress.uploadStarted ?? Date.now(), bytesUploaded: Math.min(sent, Math.floor(size * MAX_PROGRESS)), bytesTotal: size,
-    });
+  /** Returns the file of a transfer, or a false value if the file was removed or is sent again. */
+  #fileOf(transfer) {
+    return this.#transfers.get(transfer.id) === transfer && this.uppy.getFile(transfer.id);
+  }
+
+  /** Reports a transfer to Uppy, together with the others that have changed; resolves when that is done. */
+  #tell(transfer) {
+    this.#changed.add(transfer);
+    return (this.#report ??= sleep(this.#reportedAt + REPORT_MS - Date.now()).then(() => {
+      const changed = [...this.#changed].filter((transfer) => this.#fileOf(transfer));
+      this.#changed.clear();
+      [this.#report, this.#reportedAt] = [null, Date.now()];
+      this.uppy.patchFilesState(Object.fromEntries(changed.map(({ id, open }) => [id, { valet: open }])));
+      for (const transfer of changed) {
+        const file = this.#fileOf(transfer);
+        const { progress } = file || {};
+        if (progress && progress.bytesUploaded !== transfer.sent) this.#emit("upload-progress", file, { ...progress, bytesUploaded: transfer.sent });
+      }
+    }));
+  }
+
+  /** Emits an event of Uppy. If a listener of the app throws, the uploads go on. */
+  #emit(...event) {
+    guarded(() => this.uppy.emit(...event));
   }
 
   /** Reports the failure of a file to Uppy. */
   #failed(file, error) {
-    if (!(error instanceof Problem)) this.uppy.log(error, "error");
-    const failure = error instanceof Problem ? error : problem({ code: "internal", detail: String(error) });
+    const failure = asProblem(error, "internal");
+    if (failure !== error) this.uppy.log(error, "error");
     // Uppy shows the message; `detail` keeps the server's description.
     failure.message = this.opts.explain?.(failure) ?? failure.userMessage;
-    this.uppy.emit("upload-error", file, failure, { status: failure.status });
+    this.#emit("upload-error", file, failure, { status: failure.status });
   }
 
   /** Stops the upload of a file that the user removed, and deletes it from the server if it is open. */
-  #removed(file) {
-    this.#transfers.get(file.id)?.end();
-    this.#transfers.delete(file.id);
-    this.#discard(file.valet);
+  #removed({ id, valet }) {
+    const transfer = this.#transfers.get(id) ?? { open: valet, end() {} };
+    this.#transfers.delete(id);
+    transfer.end();
+    this.#discard(transfer.open);
   }
 
   /** Deletes an upload that is not complete, unless another file of the same bytes has it too. */
   #discard(open) {
-    const isShared = this.uppy.getFiles().some((file) => file.valet === open || file.response?.body?.id === open);
-    if (open && !isShared) this.#api.discard(open);
+    if (open && ![...this.#transfers.values()].some((transfer) => transfer.open === open)) this.#api.discard(open);
   }
 }
 
@@ -183,26 +221,30 @@ export default class ValetUpload extends BasePlugin {
 class Transfer {
   #attempt;
   #controller = new AbortController();
-  #resumed = Promise.resolve();
+  #resumed;
   #wake = () => {};
-  #ended = Promise.resolve();
-  /** Whether the file was removed, or the plugin. */
-  #isEnded = false;
+  #running;
+  /** Progress in bytes. */
+  sent = 0;
 
-  /** @param {(signal: AbortSignal) => Promise<any>} attempt Uploads the file, until the signal is aborted. */
-  constructor(attempt) {
+  /**
+   * @param {string} id The file's id.
+   * @param {string | undefined} open Id of the upload that is open on the server.
+   * @param {(signal: AbortSignal) => Promise<any>} attempt Uploads the file, until the signal is aborted.
+   */
+  constructor(id, open, attempt) {
+    this.id = id;
+    this.open = open;
     this.#attempt = attempt;
   }
 
   /** Resolves to the image; rejects after {@link end} too. */
   run() {
-    const running = this.#run();
-    this.#ended = running.then(() => {}, () => {});
-    return running;
+    return (this.#running = this.#run());
   }
 
   async #run() {
-    while (!this.#isEnded) {
+    while (this.#attempt) {
       const { signal } = this.#controller;
       try {
         signal.throwIfAborted();
@@ -228,11 +270,11 @@ class Transfer {
     this.#wake();
   }
 
-  /** Stops the upload; resolves when nothing of it runs any more. */
+  /** Stops the upload; settles when nothing of it runs any more. */
   end() {
-    this.#isEnded = true;
+    this.#attempt = null;
     this.#controller.abort();
     this.#wake();
-    return this.#ended;
+    return this.#running;
   }
 }

@@ -134,3 +134,17 @@ test("uppy: a file that a listener removes at the start does not fail the others
   await assertGallery(user, [kept]);
   uppy.destroy();
 });
+
+test("uppy: a listener that throws fails no file", async (t) => {
+  const user = await signUp();
+  const logged = t.mock.method(console, "error", () => {});
+  const uppy = new Uppy().use(ValetUpload, { api: BASE, token: user.token });
+  const files = ["one.png", "two.png", "three.png"].map((name) => makeImage(name));
+  for (const file of files) uppy.addFile({ name: file.name, type: file.type, data: file });
+  for (const event of ["upload-progress", "upload-success"]) uppy.on(event, () => { throw new Error("a fault of the app"); });
+  const { successful, failed } = await uppy.upload();
+  assert.deepEqual([successful.length, failed], [3, []]);
+  assert.ok(logged.mock.callCount() >= 3, "the faults are logged");
+  await assertGallery(user, files);
+  uppy.destroy();
+});

@@ -1,18 +1,20 @@
 // Covers the files that are stored for a later visit: their total size is limited, and removed files make room.
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import test from "node:test";
+import { promisify } from "node:util";
 import { memoryStore } from "valet-upload";
 import { PendingFiles } from "../src/pending-files.js";
 import { MIB } from "./harness.js";
 
 /** A file of the largest size that is stored whole, 16 MiB: 32 of them fit into the limit of 512 MiB. */
-const FILE = Object.assign(new Blob([new Uint8Array(16 * MIB)]), { name: "one.png" });
+const FILE = new File([new Uint8Array(16 * MIB)], "one.png");
 
 /** Stores `count` files and returns whether the bytes of each are stored. */
 async function add(files, records, name, count) {
   const keys = Array.from({ length: count }, (_, i) => `${name} ${i}`);
-  for (const key of keys) await files.add(key, FILE);
+  for (const key of keys) await files.add({ key, name: FILE.name, file: FILE });
   return keys.map((key) => Boolean(records.get(key).file));
 }
 
@@ -50,7 +52,7 @@ test("a file that could not be stored takes no room", async () => {
 test("the id of an upload is stored beside its file, and both are removed", async () => {
   const records = new Map();
   const files = new PendingFiles(memoryStore(records), "ada");
-  await files.add("one", FILE);
+  await files.add({ key: "one", name: FILE.name, file: FILE });
   await files.claim("one", "id of one");
   const later = new PendingFiles(memoryStore(records), "ada");
   const { orphans } = await later.leftovers();
@@ -63,4 +65,17 @@ test("records of earlier versions have the id in the file's record", async () =>
   const record = { key: "one", user: "ada", tab: "1", name: "one.png", size: FILE.size, type: "", lastModified: 1, file: FILE, id: "id of one" };
   const { orphans } = await new PendingFiles(memoryStore(new Map([["one", record]])), "ada").leftovers();
   assert.deepEqual(orphans.map(({ key, id }) => [key, id]), [["one", "id of one"]]);
+});
+
+test("scripts of runtimes that have Web Locks take none: a lock would keep them from ending", async () => {
+  // Deno and later versions of Node have `navigator.locks`; the Node of these tests does not.
+  const code = `
+    const request = () => new Promise(() => console.log("requested"));
+    Object.defineProperty(globalThis, "navigator", { value: { locks: { query: async () => ({ held: [] }), request } } });
+    const [{ PendingFiles }, { memoryStore }] = [await import(${JSON.stringify(import.meta.resolve("../src/pending-files.js"))}), await import(${JSON.stringify(import.meta.resolve("valet-upload"))})];
+    const files = new PendingFiles(memoryStore(), "ada");
+    await files.add({ key: "one", name: "one.png", file: new Blob(["x"]) });
+    console.log((await files.leftovers()).orphans.length);`;
+  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "--eval", code], { timeout: 60_000 });
+  assert.equal(stdout, "1\n");
 });

@@ -63,3 +63,4 @@ export class QuotaProblem extends Problem {
 /** The store answered with a refusal, or holds other bytes. */
 export class StorageProblem extends Problem {
 }
+export function asProblem(error: any, code: any): Problem;

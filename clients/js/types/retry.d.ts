@@ -1,3 +1,10 @@
+/**
+ * Returns a promise that `begin` settles by `resolve` and `reject`, and that rejects with the signal's reason when it is aborted. `begin`
+ * may return a function to call at the end.
+ */
+export function abortable(signal: any, begin: any): Promise<any>;
+/** Calls a function of the app, whose error has no effect. */
+export function guarded(act: any): void;
 export function abortError(): Error & {
     name: string;
 };

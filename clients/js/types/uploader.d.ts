@@ -34,9 +34,9 @@ export class Uploader extends EventTarget {
     paused: boolean;
     online: () => void;
     get progress(): {
-        sent: any;
-        size: any;
-        done: any;
+        sent: number;
+        size: number;
+        done: number;
         count: number;
     };
     /** Queues files, except those that are queued already. */

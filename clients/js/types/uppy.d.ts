@@ -3,8 +3,8 @@
  * @property {string} api Address of the server, such as `https://api.example.com`; "" is the page's own.
  * @property {string | ((stale?: string) => string | Promise<string>)} token The access token, or a function that returns it, and
  *   that returns another one when the server has refused `stale`.
- * @property {number} [limit] Files at a time; 3 by default, 0 for no limit.
- * @property {(problem: Problem) => string} [explain] Returns the sentence that Uppy shows about a problem; English by default.
+ * @property {number} [limit] Files that are sent at a time; 3 by default, 0 for no limit.
+ * @property {(problem: import("./http.js").Problem) => string} [explain] Returns the sentence that Uppy shows about a problem; English by default.
  * @property {() => Worker} [worker] Returns a new worker that runs `valet-upload/worker`, for bundlers that do not find it by themselves.
  * @property {string} [id] The plugin's id in Uppy, "ValetUpload" by default.
  */
@@ -32,13 +32,13 @@ export type ValetUploadOptions = {
      */
     token: string | ((stale?: string) => string | Promise<string>);
     /**
-     * Files at a time; 3 by default, 0 for no limit.
+     * Files that are sent at a time; 3 by default, 0 for no limit.
      */
     limit?: number;
     /**
      * Returns the sentence that Uppy shows about a problem; English by default.
      */
-    explain?: (problem: Problem) => string;
+    explain?: (problem: import("./http.js").Problem) => string;
     /**
      * Returns a new worker that runs `valet-upload/worker`, for bundlers that do not find it by themselves.
      */
@@ -49,4 +49,3 @@ export type ValetUploadOptions = {
     id?: string;
 };
 import { BasePlugin } from "@uppy/core";
-import { Problem } from "./http.js";
