@@ -1,6 +1,6 @@
 // Follows the server's event stream: reads it, resumes it after the last event, and reports when events may have been missed.
 
-import { Problem, problem } from "./http.js";
+import { asProblem, Problem, problem } from "./http.js";
 import { guarded, RetryPolicy } from "./retry.js";
 
 /** Time without a byte after which a stream is given up: the server sends a heartbeat every 20 s. */
@@ -68,7 +68,7 @@ async function read(api, lastEventId, signal, take, onBegin) {
     let text = "";
     for (;;) {
       const { value, done } = await reader.read().catch((error) => {
-        throw stopping.signal.aborted ? stopping.signal.reason : problem({ code: "no_answer", detail: error.message });
+        throw stopping.signal.aborted ? stopping.signal.reason : asProblem(error, "no_answer");
       });
       if (done) return;
       watch();

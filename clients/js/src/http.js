@@ -72,7 +72,7 @@ export function problem(failure) {
   return new Class(failure);
 }
 
-/** Returns an error that is no problem as one with this code. */
+/** Returns a problem as it is, and any other error as a problem with this code. */
 export const asProblem = (error, code) => (error instanceof Problem ? error : problem({ code, detail: String(error) }));
 
 /** Calls `work` with a signal that is aborted with `signal`, after `ms` and at the end. */
@@ -119,7 +119,7 @@ export async function openStream(method, url, options = {}) {
 
 function noAnswer(error, signal) {
   if (signal?.aborted) throw signal.reason;
-  throw problem({ code: "no_answer", detail: error.message });
+  throw asProblem(error, "no_answer");
 }
 
 function refusal(response, text) {

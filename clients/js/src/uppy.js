@@ -40,7 +40,8 @@ export default class ValetUpload extends BasePlugin {
   #inspected = new Turns(MOST_INSPECTED);
   #sent = new Turns(0);
   #transfers = new Map(); // id of the file → Transfer, until the image is complete or the file is removed
-  #changed = new Set(); // Transfers of which Uppy has to know more
+  #changed = new Set(); // Transfers that have changed since the last report
+  #discarded = new Set(); // Ids of uploads
   #report = null;
   #reportedAt = 0;
 
@@ -62,11 +63,10 @@ export default class ValetUpload extends BasePlugin {
    * @param {Partial<ValetUploadOptions>} changes
    */
   setOptions(changes) {
-    const { api } = this.opts;
     this.#allow(-1);
     super.setOptions(changes);
     this.#allow(1);
-    if (this.opts.api !== api) this.#connect();
+    this.#connect();
   }
 
   /** Adds the turns that `limit` allows, or takes them away with -1. 0 means no limit, as in Uppy's own uploaders; `Infinity - Infinity` is NaN. */
@@ -205,15 +205,17 @@ export default class ValetUpload extends BasePlugin {
 
   /** Stops the upload of a file that the user removed, and deletes it from the server if it is open. */
   #removed({ id, valet }) {
-    const transfer = this.#transfers.get(id) ?? { open: valet, end() {} };
+    const transfer = this.#transfers.get(id);
     this.#transfers.delete(id);
-    transfer.end();
-    this.#discard(transfer.open);
+    transfer?.end();
+    this.#discard(transfer?.open ?? valet);
   }
 
-  /** Deletes an upload that is not complete, unless another file of the same bytes has it too. */
+  /** Deletes an upload that is not complete, once, unless another file of the same bytes has it too. */
   #discard(open) {
-    if (open && ![...this.#transfers.values()].some((transfer) => transfer.open === open)) this.#api.discard(open);
+    if (!open || this.#discarded.has(open) || [...this.#transfers.values()].some((transfer) => transfer.open === open)) return;
+    this.#discarded.add(open);
+    this.#api.discard(open);
   }
 }
 

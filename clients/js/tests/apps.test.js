@@ -117,9 +117,12 @@ test("no worker keeps a script alive in runtimes that have both workers and scri
 });
 
 test("bundlers that read `main` and `alias` find the entries that others find by `exports`", () => {
-  const { main, alias, exports, sideEffects } = JSON.parse(readFileSync(new URL(import.meta.resolve("valet-upload/package.json"))));
+  const { main, alias, exports, sideEffects, typesVersions } = JSON.parse(readFileSync(new URL(import.meta.resolve("valet-upload/package.json"))));
   const entries = Object.fromEntries(Object.entries(exports).filter(([, target]) => target.default).map(([name, target]) => [name, target.default]));
   assert.deepEqual({ ".": main, ...alias }, entries);
+  // TypeScript with `moduleResolution: "node"` does not read `exports`.
+  const types = Object.keys(alias).map((name) => [name.replace("./", ""), [exports[name].types]]);
+  assert.deepEqual(typesVersions, { "*": Object.fromEntries(types) });
   for (const path of [...Object.values(entries), ...sideEffects]) assert.ok(readFileSync(new URL(`../${path}`, import.meta.url)).length, path);
 });
 
