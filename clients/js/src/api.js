@@ -109,15 +109,16 @@ export function createApi({ api, token }) {
   }
 
   const pathOf = (id) => `/api/images/${encodeURIComponent(id)}`;
-  const openUpload = (upload) => call("POST", "/api/images/upload", { body: upload });
-  const confirm = (id) => call("POST", `${pathOf(id)}/confirm`);
   return {
     call,
     pending: (limit, cursor, signal) => call("GET", `/api/images/pending?limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`, { signal }),
     // An upload that is complete meanwhile stays an image. If the request fails, the upload expires.
     discard: (id) => call("DELETE", `${pathOf(id)}?onlyPending=true`).catch(() => {}),
-    openUpload: batched(openUpload, (items) => call("POST", "/api/images/upload/batch", { body: { items } })),
-    confirm: batched(confirm, (ids) => call("POST", "/api/images/confirm", { body: { ids } })),
+    openUpload: batched(
+      (upload) => call("POST", "/api/images/upload", { body: upload }),
+      (items) => call("POST", "/api/images/upload/batch", { body: { items } }),
+    ),
+    confirm: batched((id) => call("POST", `${pathOf(id)}/confirm`), (ids) => call("POST", "/api/images/confirm", { body: { ids } })),
     renew: (id, signal) => call("POST", `${pathOf(id)}/renew`, { signal }),
     openMultipart: (upload, key) => call("POST", "/api/images/multipart", { body: upload, key }),
     signParts: (id, parts, signal) => call("POST", `${pathOf(id)}/parts`, { body: { parts }, signal }),

@@ -124,7 +124,7 @@ class Watcher {
   methods = {
     add: (input, options) => {
       const uploader = this.#live();
-      if (!uploader) throw new Error("The component of useUploader is unmounted.");
+      if (!uploader) throw new Error("The component is unmounted.");
       return uploader.add(input, options);
     },
     restore: async () => this.#live()?.restore(),

@@ -115,14 +115,17 @@ export default class ValetUpload extends BasePlugin {
     }],
   ]);
 
-  #upload = async (ids) => {
+  #upload = async (ids, uploadId) => {
     const files = ids.map((id) => this.uppy.getFile(id)).filter((file) => file && !file.error && !file.progress.uploadComplete);
     this.uppy.emit("upload-start", files);
-    await Promise.all(files.map((file) => this.#send(file)));
+    await Promise.all(files.map(({ id }) => this.#send(id)));
+    // `uppy.clear()` leaves this upload, which Uppy cannot end without its files.
+    const { [uploadId]: ended, ...currentUploads } = this.uppy.getState().currentUploads;
+    if (!ids.some((id) => this.uppy.getFile(id))) this.uppy.setState({ currentUploads });
   };
 
   /** Uploads a file with pauses, and reports the end to Uppy. */
-  async #send({ id }) {
+  async #send(id) {
     const file = this.uppy.getFile(id);
     if (!file) return; // A listener of `upload-start` has removed it.
     const transfer = new Transfer(id, file.valet, (signal) => this.#underWay.run(signal, () => this.#attempt(transfer, signal)));
@@ -159,13 +162,11 @@ export default class ValetUpload extends BasePlugin {
 
   /** Keeps the id of a file's open upload, also in the file's state, which Golden Retriever keeps through a reload. */
   #opened(transfer, open) {
-    // The file was removed while its upload was opened.
-    if (!this.#fileOf(transfer)) return this.#discard(open);
-    const before = transfer.open;
+    // The file was removed while its upload was opened; or its bytes were changed after a failure, so its earlier upload cannot continue.
+    const useless = this.#fileOf(transfer) ? transfer.open : open;
     transfer.open = open;
     this.#tell(transfer);
-    // The file's bytes were changed after a failure, so its earlier upload cannot continue.
-    this.#discard(before);
+    this.#discard(useless);
   }
 
   /** Returns the file of a transfer, or a false value if the file was removed or is sent again. */

@@ -151,3 +151,21 @@ test("uppy: a listener that throws fails no file", async (t) => {
   await assertGallery(user, files);
   uppy.destroy();
 });
+
+test("uppy: an upload ends with uppy.clear(), and the next one runs", async (t) => {
+  const { user, pass } = await held(t);
+  const uppy = new Uppy().use(ValetUpload, { api: BASE, token: user.token });
+  const [cleared, next] = [makeImage("cleared.png"), makeImage("next.png")];
+  uppy.addFile({ name: cleared.name, type: cleared.type, data: cleared });
+  const uploading = uppy.upload();
+  await waitUntil(async () => (await call("GET", "/api/images/pending", user)).uploads.length === 1, "its upload is open");
+  uppy.clear();
+  const { successful, failed } = await uploading;
+  assert.deepEqual([successful, failed, uppy.getState().currentUploads], [[], [], {}]);
+  await waitUntil(async () => (await call("GET", "/api/images/pending", user)).uploads.length === 0, "its upload is discarded");
+  pass();
+  uppy.addFile({ name: next.name, type: next.type, data: next });
+  assert.equal((await uppy.upload()).successful.length, 1);
+  await assertGallery(user, [next]);
+  uppy.destroy();
+});
