@@ -41,7 +41,7 @@ export default class ValetUpload extends BasePlugin {
   #sent = new Turns(0);
   #transfers = new Map(); // id of the file → Transfer, until the image is complete or the file is removed
   #changed = new Set(); // Transfers that have changed since the last report
-  #discarded = new Set(); // Ids of uploads
+  #ended = new Set(); // Ids of uploads that are complete or deleted
   #report = null;
   #reportedAt = 0;
 
@@ -132,7 +132,7 @@ export default class ValetUpload extends BasePlugin {
     this.#transfers.set(id, transfer);
     if (file.isPaused) transfer.pause();
     const [{ value: image, reason }] = await Promise.allSettled([transfer.run()]);
-    if (image) transfer.open = undefined;
+    if (image) this.#ended.add(image.id);
     await this.#tell(transfer);
     const now = this.#fileOf(transfer);
     if (!now) return;
@@ -214,8 +214,8 @@ export default class ValetUpload extends BasePlugin {
 
   /** Deletes an upload that is not complete, once, unless another file of the same bytes has it too. */
   #discard(open) {
-    if (!open || this.#discarded.has(open) || [...this.#transfers.values()].some((transfer) => transfer.open === open)) return;
-    this.#discarded.add(open);
+    if (!open || this.#ended.has(open) || [...this.#transfers.values()].some((transfer) => transfer.open === open)) return;
+    this.#ended.add(open);
     this.#api.discard(open);
   }
 }
