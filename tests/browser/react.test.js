@@ -185,6 +185,28 @@ for (const version of ["18", "19"]) {
     assert.equal(await opened.evaluate(() => app.renders["one.png"]), before);
   });
 
+  test(`react-${version}: progress is rendered at most twenty times a second`, async (t) => {
+    const [context, user] = [await openContext(t, {}), await signUp()];
+    const opened = await openApp(t, context, version, user);
+    const { renders, ms } = await opened.evaluate(async (bytes) => {
+      globalThis.uploader = app.createUploader({ api: base, token: accessToken, store: null });
+      uploader.pause();
+      app.mount(app.list(uploader));
+      const [item] = uploader.add(new File([new Uint8Array(bytes)], "one.png", { type: "image/png" }));
+      const laterOn = () => new Promise((done) => { setTimeout(done, 5); });
+      while (!app.renders["one.png"]) await laterOn();
+      const [before, begin] = [app.renders["one.png"], performance.now()];
+      for (let sent = 1; sent <= 60; sent += 1) {
+        item.sent = sent;
+        uploader.dispatchEvent(new CustomEvent("change", { detail: item }));
+        await laterOn();
+      }
+      return { renders: app.renders["one.png"] - before, ms: performance.now() - begin };
+    }, [...makeImage("one.png").buffer]);
+    // StrictMode renders twice.
+    assert.ok(renders <= 2 * (ms / 50 + 1), `${renders} renders in ${ms} ms`);
+  });
+
   test(`react-${version}: the effect of a child adds a file, once`, async (t) => {
     const [context, user] = [await openContext(t, {}), await signUp()];
     const opened = await openApp(t, context, version, user);
