@@ -79,20 +79,18 @@ impl Store {
             return Ok(Vec::new());
         }
         let updates = steps.iter().zip(acceptances).map(|(step, Acceptance { image, verified, step: change })| {
-            let Transition { filter, update } = with_step(self.images.ready_transition(image, verified), step, change, user);
-            (filter, update.pipeline(self.images.outbox()).into())
+            with_step(self.images.ready_transition(image, verified), step, change, user).into_update(self.images.outbox())
         });
-        let (taken, are_all_decided) = match self.images.update_all(updates).await? {
-            all if all == steps.len() as u64 => (steps.iter().map(|step| step.step).collect(), true),
-            _ => (self.images.decide_steps(user, &steps).await?, false),
-        };
+        let taken = self.update_images(user, &steps, updates).await?;
         self.images.record_transitions(ImageState::Ready, taken.len() as u64);
         match announced {
-            AnnounceOutcome::Announced if are_all_decided => steps.iter().for_each(|step| self.count_later(user, *step)),
+            AnnounceOutcome::Announced if taken.len() == steps.len() => {
+                steps.iter().for_each(|step| self.count_later(user, *step));
+            }
             AnnounceOutcome::Announced => self.users.close_steps(user, &steps, &taken).await?,
             AnnounceOutcome::Conflict | AnnounceOutcome::NoUser => {}
         }
-        Ok(steps.iter().filter(|step| taken.contains(&step.step)).map(|step| step.image).collect())
+        Ok(images_that_took(&steps, &taken))
     }
 
     /// Ends a pending upload, as the step `change`. Returns the tombstone; `None` if the step was not taken, as for
@@ -241,16 +239,31 @@ impl Store {
         }
         let updates =
             steps.iter().zip(changes).map(|(step, change)| (filter_as_read(user, change), update_of(change, step.step)));
-        let taken = match self.images.update_all(updates).await? {
-            all if all == steps.len() as u64 => steps.iter().map(|step| step.step).collect(),
-            _ => self.images.decide_steps(user, &steps).await?,
-        };
+        let taken = self.update_images(user, &steps, updates).await?;
         // A tombstone outlives its owner's account; then there are no counters.
         if announced == AnnounceOutcome::Announced {
             self.users.close_steps(user, &steps, &taken).await?;
         }
-        Ok(StepOutcome::Applied(steps.iter().filter(|step| taken.contains(&step.step)).map(|step| step.image).collect()))
+        Ok(StepOutcome::Applied(images_that_took(&steps, &taken)))
     }
+
+    /// Updates the images of announced steps. Returns the steps that were taken; the others can no longer be taken.
+    async fn update_images(
+        &self,
+        user: UserId,
+        steps: &[AnnouncedStep],
+        updates: impl Iterator<Item = (Document, Bson)>,
+    ) -> Result<Vec<StepId>, StoreError> {
+        match self.images.update_all(updates).await? {
+            all if all == steps.len() as u64 => Ok(steps.iter().map(|step| step.step).collect()),
+            _ => self.images.decide_steps(user, steps).await,
+        }
+    }
+}
+
+/// Returns the images whose steps were taken.
+fn images_that_took(steps: &[AnnouncedStep], taken: &[StepId]) -> Vec<ImageId> {
+    steps.iter().filter(|step| taken.contains(&step.step)).map(|step| step.image).collect()
 }
 
 /// Returns the step as it is announced.

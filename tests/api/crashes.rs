@@ -224,7 +224,7 @@ async fn converge(app: &TestApp, within: Duration) {
 }
 
 /// Opens an upload and sends its bytes without a confirm; returns the ticket.
-async fn put_upload(ada: &Caller<'_>, bytes: Vec<u8>) -> Answer {
+pub async fn put_upload(ada: &Caller<'_>, bytes: Vec<u8>) -> Answer {
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
     assert_eq!(ada.app.put(&ticket.json["upload"], bytes).await, 200);

@@ -15,6 +15,13 @@ pub(in crate::store) struct Transition {
     pub(in crate::store) update: TransitionUpdate,
 }
 
+impl Transition {
+    /// Returns the filter and the update, for a command that makes several transitions.
+    pub(in crate::store) fn into_update(self, outbox: &Outbox) -> (Document, Bson) {
+        (self.filter, self.update.pipeline(outbox).into())
+    }
+}
+
 /// The update of a transition. No other update sets `state`, so no transition lacks its event.
 #[derive(Debug)]
 pub(in crate::store) struct TransitionUpdate {

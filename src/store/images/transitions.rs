@@ -88,10 +88,9 @@ impl Images {
     /// # Errors
     /// [`StoreError`]; some may then be ready.
     pub async fn mark_all_ready(&self, verified_images: &[(&Image, &Verified)]) -> Result<(), StoreError> {
-        let moves = verified_images.iter().map(|(image, verified)| {
-            let transition = settled_later(image, self.ready_transition(image, verified));
-            (transition.filter, Bson::from(transition.update.pipeline(&self.outbox)))
-        });
+        let moves = verified_images
+            .iter()
+            .map(|(image, verified)| settled_later(image, self.ready_transition(image, verified)).into_update(&self.outbox));
         let moved = self.mongo.update_each(&self.collection, moves).await?;
         self.record_transitions(ImageState::Ready, moved);
         Ok(())

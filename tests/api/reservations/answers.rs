@@ -10,8 +10,11 @@ use std::{
 
 use serde_json::json;
 
-use super::{Caller, Document, TestApp, unique_png};
-use crate::mongodb_relay::{command, start_server_behind_relay};
+use super::{Document, TestApp, unique_png};
+use crate::{
+    crashes::put_upload,
+    mongodb_relay::{command, start_server_behind_relay},
+};
 
 /// How long the update that counts steps is held back, if the request does not end before.
 const HELD_FOR: Duration = Duration::from_secs(3);
@@ -35,13 +38,6 @@ fn counts_steps(command: &Document) -> bool {
     let updates =
         command.get_array("updates").into_iter().flatten().filter_map(|update| update.as_document()?.get_document("q").ok());
     updates.into_iter().any(|filter| filter.contains_key("settling.step"))
-}
-
-/// Opens an upload and sends these bytes. Returns its id.
-async fn put_upload(app: &TestApp, ada: &Caller<'_>, bytes: Vec<u8>) -> String {
-    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
-    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
-    ticket.id().to_owned()
 }
 
 /// A request that ends reservations is answered after the step is announced and taken: the update that counts it is under way
@@ -74,8 +70,9 @@ async fn request_waits_for_the_announcement_and_the_transition() {
     let html = || [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
     for (ends, expected) in [(Confirm, 2), (RefusedConfirm, 2), (BatchConfirm, 2), (OpenUploadDeletion, 3)] {
         let bytes = if matches!(ends, RefusedConfirm) { html() } else { unique_png() };
-        let id = put_upload(&app, &ada, bytes).await;
-        let others = [put_upload(&app, &ada, unique_png()).await, put_upload(&app, &ada, unique_png()).await];
+        let put = async |bytes| put_upload(&ada, bytes).await.id().to_owned();
+        let id = put(bytes).await;
+        let others = [put(unique_png()).await, put(unique_png()).await];
         writes.store(0, Relaxed);
         is_answered.store(false, Relaxed);
         let request = match ends {
