@@ -258,7 +258,7 @@ impl Tokens {
     /// verified before.
     #[must_use]
     pub fn recall(&self, token: &str) -> Option<VerifiedToken> {
-        self.verified.lock().get(Sha256::of([token]).to_bytes())
+        self.verified.lock().get(&Sha256::of([token]).to_bytes())
     }
 
     /// Verifies a token that this service signed with the given header, and returns its claims.

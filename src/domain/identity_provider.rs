@@ -151,8 +151,8 @@ impl IdentityProvider {
     /// Returns the user of a subject if it was read recently, and not before a change of the account on this server.
     fn cached_user(&self, subject: [u8; 32]) -> Option<IdentityHolder> {
         let mut cache = self.cache.lock();
-        let (user, at) = cache.users.get(subject)?;
-        let is_outdated = cache.changed.get(subject).is_some_and(|changed| at <= changed);
+        let (user, at) = cache.users.get(&subject)?;
+        let is_outdated = cache.changed.get(&subject).is_some_and(|changed| at <= changed);
         (at.elapsed() < SessionCache::TTL && !is_outdated).then_some(user)
     }
 

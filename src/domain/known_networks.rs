@@ -40,7 +40,7 @@ impl RecentlyRecorded {
     /// Returns whether the network was recorded recently.
     fn is_fresh(&self, key: (UserId, NetworkPrefix), now: Instant) -> bool {
         let mut recorded = self.0.lock();
-        recorded.get(key).is_some_and(|at| now.saturating_duration_since(at) < RECORD_INTERVAL)
+        recorded.get(&key).is_some_and(|at| now.saturating_duration_since(at) < RECORD_INTERVAL)
     }
 
     /// Stores the time at which the network was recorded.

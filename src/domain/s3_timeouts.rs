@@ -28,7 +28,7 @@ impl RecentTimeouts {
 
     /// Returns whether a call for this user has timed out after `began`.
     pub fn has_any_since(&self, user: UserId, began: Instant) -> bool {
-        self.0.lock().get(user).is_some_and(|at| at > began)
+        self.0.lock().get(&user).is_some_and(|at| at > began)
     }
 }
 

@@ -61,9 +61,9 @@ impl SessionCache {
     /// Returns the session's status, or `None` without a recent entry.
     pub(super) fn get(&self, user: UserId, id: SessionId, now: Instant) -> Option<SessionStatus> {
         let mut entries = self.lock();
-        let cached = entries.sessions.get((user, id))?;
+        let cached = entries.sessions.get(&(user, id))?;
         let may_change = cached.status != SessionStatus::Ended;
-        let is_invalidated = may_change && entries.invalidated.get(user).is_some_and(|at| cached.read_at <= at);
+        let is_invalidated = may_change && entries.invalidated.get(&user).is_some_and(|at| cached.read_at <= at);
         let is_fresh = now.saturating_duration_since(cached.read_at) < Self::TTL;
         (is_fresh && !is_invalidated).then_some(cached.status)
     }
@@ -72,7 +72,7 @@ impl SessionCache {
     /// recorded during the query takes precedence.
     pub(super) fn insert(&self, user: UserId, id: SessionId, status: SessionStatus, read_at: Instant) -> SessionStatus {
         let mut entries = self.lock();
-        let before = entries.sessions.get((user, id));
+        let before = entries.sessions.get(&(user, id));
         let has_ended = before.is_some_and(|cached| {
             cached.status == SessionStatus::Ended && read_at.saturating_duration_since(cached.read_at) < Self::TTL
         });

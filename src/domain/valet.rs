@@ -155,7 +155,7 @@ impl Valet {
             service_keys: ServiceKeys { store: store.clone(), throttle: base.throttle.clone(), cache: Mutex::default() },
             app_users: AppUsers::new(&store, &account_parts.sessions, config.tokens.access_ttl),
             user_administration: UserAdministration::new(&store, &settings, &account_parts.identities, &account_parts.sessions),
-            gallery: Gallery { store: store.clone(), objects: objects.clone(), settings, previews: previews(config) },
+            gallery: Gallery::new(store.clone(), objects.clone(), settings, previews(config)),
             orphans: OrphanScanner { store: store.clone(), objects: objects.clone(), deployment: images.deployment.clone() },
             event_streams: EventStreams::new(store.clone(), config.load.max_event_streams),
             event_fan_out: EventFanOut { store: store.clone(), endpoints, woken, deliveries_made },

@@ -305,7 +305,7 @@ impl AdminApi {
         let after = pagination::parse_cursor(cursor.0.as_deref(), Listing::Gallery(user))?;
         app.valet.user_administration.require(&key, user).await?;
         let found = app.valet.gallery.page(user, GalleryOrder::Uploaded, after, limit, OffsetDateTime::now_utc()).await?;
-        Ok(UserImagesResponse::Page(PageWriter::new(&found, Listing::Gallery(user), limit)?.write()?))
+        Ok(UserImagesResponse::Page(PageWriter::new(&found, Listing::Gallery(user), limit).write()?))
     }
 
     /// Delete a user's image or open upload

@@ -186,8 +186,8 @@ impl GalleryApi {
         };
         let after = pagination::parse_cursor(cursor.0.as_deref(), listing)?;
         let found = app.valet.gallery.page(caller.user, order, after, limit, OffsetDateTime::now_utc()).await?;
-        let page = PageWriter::new(&found, listing, limit)?;
-        let etag = page.etag()?;
+        let page = PageWriter::new(&found, listing, limit);
+        let etag = page.etag();
         if if_none_match.0.is_some_and(|known| entity_tags::is_tag_listed(&known, &etag)) {
             return Ok(ListResponse::Unchanged(etag, CACHE_CONTROL.to_owned()));
         }

@@ -5,14 +5,13 @@ use poem_openapi::Object;
 
 use super::{
     pagination::{self, Listing},
-    problem::Problem,
     raw_json::{RawJson, push_decimal, push_number, push_text, push_time},
     responses::GalleryImage,
 };
 use crate::{
     domain::{
         StoreError,
-        gallery::{GalleryPage, GalleryRow, PreviewUrl},
+        gallery::{GalleryPage, GalleryRow, PreviewUrl, Shown},
     },
     model::Sha256,
 };
@@ -30,7 +29,7 @@ pub struct ImagePage {
 /// Writes the images of a page.
 pub struct PageWriter<'a> {
     gallery: &'a GalleryPage<'a>,
-    rows: Vec<GalleryRow<'a>>,
+    shown: Shown<'a>,
     next_cursor: Option<String>,
 }
 
@@ -39,49 +38,39 @@ const INITIAL_BYTES: usize = 2200;
 
 impl<'a> PageWriter<'a> {
     /// Takes the first `limit` images of a gallery.
-    ///
-    /// # Errors
-    /// When the database's response is malformed.
-    pub fn new(gallery: &'a GalleryPage<'a>, listing: Listing, limit: u32) -> Result<Self, Problem> {
-        let (rows, next) = gallery.rows(limit)?;
-        Ok(Self { gallery, rows, next_cursor: next.map(|at| pagination::encode_cursor(at, listing)) })
+    #[must_use]
+    pub fn new(gallery: &'a GalleryPage<'a>, listing: Listing, limit: u32) -> Self {
+        let shown = gallery.shown(limit);
+        let next_cursor = shown.next.map(|at| pagination::encode_cursor(at, listing));
+        Self { gallery, shown, next_cursor }
     }
 
     /// Returns the entity tag. It changes when an image is added, deleted or changed, and when new URLs are due. Weak, since the
-    /// response may be compressed. Signs only the first URL, which depends on the same time window and credentials as all others.
-    ///
-    /// # Errors
-    /// [`StoreError::Credentials`].
-    pub fn etag(&self) -> Result<String, StoreError> {
-        let mut url = Vec::new();
-        if let Some(first) = self.rows.first() {
-            self.gallery.push_url(first, &mut url)?;
-            // The URLs of previews change with imgproxy's key, too.
-            self.gallery.previews(first)?.iter().for_each(|preview| url.extend_from_slice(preview.url.as_bytes()));
-        }
+    /// response may be compressed.
+    #[must_use]
+    pub fn etag(&self) -> String {
         let version = concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes();
         let cursor = self.next_cursor.as_deref().unwrap_or_default().as_bytes();
-        let rows = self.rows.iter().map(|row| row.bytes);
-        let hash = Sha256::of([version, &url].into_iter().chain(rows).chain([cursor]));
+        let hash = Sha256::of([version, &self.shown.digest().to_bytes(), cursor]);
         // 120 bits: 20 characters of base64.
-        Ok(format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&hash.to_bytes()[..15])))
+        format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&hash.to_bytes()[..15]))
     }
 
-    /// Writes the page, with a URL signed for every image.
+    /// Writes the page, with a presigned URL for every image.
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
     pub fn write(&self) -> Result<RawJson<ImagePage>, StoreError> {
         let mut out = Vec::with_capacity(INITIAL_BYTES);
         out.extend_from_slice(b"{\"images\":[");
-        for (index, row) in self.rows.iter().enumerate() {
+        for (index, image) in self.shown.images.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
-            self.push_image(row, &mut out)?;
+            self.gallery.push_text(image, &mut out, |row, out| self.push_image(row, out))?;
             if index == 0 {
                 // The images of a page take about as much each.
-                out.reserve(out.len() * self.rows.len());
+                out.reserve(out.len() * self.shown.images.len());
             }
         }
         out.push(b']');

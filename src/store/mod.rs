@@ -54,12 +54,12 @@ pub use error::StoreError;
 pub use failpoint::without_failpoints;
 pub use image_changes::{ChangeFeed, FeedError, FeedPoint, FeedStart, ImageChange, ImageChanges};
 pub use images::{
-    ClaimOutcome, GalleryRow, ImageQueue, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, MadeDue,
-    MadePictures, ObjectCreationClaim, OpenedLifetimes, Postponement, PreviewWait, QueuedImage, RawGalleryPage, RemainingImage,
-    ReservationStatus, StateCount, SweepHints, UnreadCaptures, UnreadableImage, UnrenderedPage, UnsettledKind,
+    ClaimOutcome, GalleryRecord, GalleryRow, ImageQueue, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult,
+    MadeDue, MadePictures, ObjectCreationClaim, OpenedLifetimes, Postponement, PreviewWait, QueuedImage, RawGalleryPage,
+    RemainingImage, ReservationStatus, StateCount, SweepHints, UnreadCaptures, UnreadableImage, UnrenderedPage, UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
-pub use objects::{GetSeries, Objects};
+pub use objects::{GetSeries, GetSigner, Objects};
 pub use outbox_queue::{EventSource, OutboxQueue, OutboxRecord, StoredEvent};
 pub use recount::{Counts, Repair};
 pub use reservations::{Acceptance, StepOutcome};

@@ -1,7 +1,9 @@
-//! Covers reading: gallery pages, read URLs, captions, downloads and deletes.
+//! Covers reading: gallery pages, read URLs, captions, downloads and deletes. `repeated_pages` covers pages that are read again.
 //!
 //! Routes: GET /api/images/gallery, GET /api/images/{id}, PATCH /api/images/{id}, DELETE /api/images/{id}, GET
 //! /api/images/{id}/download.
+
+mod repeated_pages;
 
 use std::time::Duration;
 
@@ -155,60 +157,6 @@ async fn page_and_single_read_return_the_same_image() {
         let single = ada.get(&format!("/api/images/{}", image["id"].as_str().unwrap())).await;
         assert!(page.text.contains(&single.text), "{} not in {}", single.text, page.text);
     }
-}
-
-#[tokio::test]
-async fn g7_unchanged_page_is_answered_304() {
-    let app = TestApp::start().await;
-    let ada = app.user().await;
-    let path = "/api/images/gallery?limit=2";
-    let read = async |tag: &str| ada.send(reqwest::Method::GET, path, |request| request.header("if-none-match", tag)).await;
-    let mut tags: Vec<String> = Vec::new();
-    let mut known_tag = "\"none\"".to_owned();
-    // After the first read, each change makes the page differ: the first image, a second one, a third one that does not fit on the
-    // page, a caption, a delete.
-    for change in ["nothing", "image", "image", "image", "caption", "delete"] {
-        let images = ada.get(path).await.json["images"].clone();
-        let first = format!("/api/images/{}", images[0]["id"].as_str().unwrap_or_default());
-        match change {
-            "image" => drop(ada.upload("a.png", "image/png", &unique_png()).await),
-            "caption" => drop(ada.patch(&first, json!({ "caption": "The sea" })).await),
-            "delete" => drop(ada.delete(&first).await),
-            _ => {}
-        }
-        let page = read(&known_tag).await;
-        assert_eq!(page.status, 200, "{change}: {page:?}");
-        assert_eq!(page.header("cache-control"), "private, no-cache", "a page may be stored, to be revalidated");
-        known_tag = page.header("etag").to_owned();
-        assert!(change == "delete" || !tags.contains(&known_tag), "{change}: {known_tag}");
-        tags.push(known_tag.clone());
-        let again = read(&format!("\"other\", {}", known_tag.trim_start_matches("W/"))).await;
-        assert_eq!((again.status, again.text.as_str()), (304, ""), "{change}");
-        assert_eq!((again.header("etag"), again.header("cache-control")), (known_tag.as_str(), "private, no-cache"));
-        assert!(again.headers.get_all("vary").iter().any(|field| field == "authorization"), "{again:?}");
-    }
-    assert_eq!(tags[5], tags[2], "without the third image, the page is the same as before it");
-    let other = app.user().await;
-    let page = other.send(reqwest::Method::GET, path, |request| request.header("if-none-match", &known_tag)).await;
-    assert_eq!(page.status, 200, "a tag does not match the page of another user");
-}
-
-/// At the end of a signing window the URLs change, and the page with them.
-#[tokio::test]
-async fn page_is_sent_again_when_its_urls_change() {
-    let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(4)).await;
-    let ada = app.user().await;
-    ada.upload("a.png", "image/png", &unique_png()).await;
-    let mut tags = std::collections::BTreeMap::new();
-    let began = std::time::Instant::now();
-    for _ in 0..12 {
-        let page = ada.get("/api/images/gallery").await;
-        tags.entry(page.header("etag").to_owned()).or_insert_with(std::collections::BTreeSet::new).insert(page.text.clone());
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-    let most = began.elapsed().as_secs() as usize / 2 + 2;
-    assert!((2..=most).contains(&tags.len()), "URLs that change every 2 s: {tags:?}");
-    assert!(tags.values().all(|pages| pages.len() == 1), "a tag names one page: {tags:?}");
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ impl RecentChecks {
     pub(super) fn plan(&self, object: &WrittenObject, now: Instant) -> Plan<'_> {
         let upload = CheckedUpload { owner: object.owner, is_incoming: object.upload_key.is_incoming() };
         let mut recent = self.0.lock();
-        let mut checks = recent.get(upload).unwrap_or_default();
+        let mut checks = recent.get(&upload).unwrap_or_default();
         let (latest, other) = checks.latest(object.is_preview);
         let (at, is_written) = match *latest {
             // The check has not begun, so it will see the written object.
@@ -112,7 +112,7 @@ impl PlannedCheck<'_> {
     /// Records that the check is in the database.
     pub(super) fn skip_repeats(&self) {
         let mut recent = self.recent.0.lock();
-        let Some(mut checks) = recent.get(self.upload).filter(|_| self.is_alone) else { return };
+        let Some(mut checks) = recent.get(&self.upload).filter(|_| self.is_alone) else { return };
         if let Some(latest) = checks.latest(self.is_preview).0.as_mut().filter(|latest| latest.at == self.at) {
             latest.is_written = true;
             recent.insert(self.upload, checks);
@@ -123,7 +123,7 @@ impl PlannedCheck<'_> {
 impl Drop for PlannedCheck<'_> {
     fn drop(&mut self) {
         let mut recent = self.recent.0.lock();
-        if let Some(mut checks) = recent.get(self.upload) {
+        if let Some(mut checks) = recent.get(&self.upload) {
             checks.updates = checks.updates.saturating_sub(1);
             recent.insert(self.upload, checks);
         }

@@ -53,8 +53,8 @@ impl RecentUploads {
     /// Returns whether these bytes of this user are likely to be known.
     pub(super) fn is_likely_known(&self, user: UserId, sha256: Sha256) -> bool {
         let mut memory = self.memory.lock();
-        memory.users.get(user).is_none_or(|latest| latest == BytesStatus::Known)
-            || memory.uploads.get(self.hashes.hash_one((user, sha256))).is_some()
+        memory.users.get(&user).is_none_or(|latest| latest == BytesStatus::Known)
+            || memory.uploads.get(&self.hashes.hash_one((user, sha256))).is_some()
     }
 
     /// Remembers an upload, and how its bytes were found.

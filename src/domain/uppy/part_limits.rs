@@ -62,7 +62,7 @@ impl PartChecks {
     fn try_count(&self, image: ImageId, urls: usize) -> bool {
         let urls = u32::try_from(urls).unwrap_or(u32::MAX);
         let mut checks = self.0.lock();
-        let Some(check) = checks.get(image) else { return false };
+        let Some(check) = checks.get(&image) else { return false };
         let signed = check.signed.saturating_add(urls);
         let is_allowed = check.at.elapsed() < CHECK_TTL && signed <= MAX_URLS_PER_CHECK;
         if is_allowed {

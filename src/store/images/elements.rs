@@ -92,6 +92,11 @@ fn read_value(kind: u8, bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
             let elements = RawDocument::from_bytes(elements).ok()?;
             Some((if kind == 0x03 { Value::Document(elements) } else { Value::Array(elements) }, rest))
         }
+        // Boolean.
+        0x08 => {
+            let (_, rest) = bytes.split_first().filter(|(value, _)| **value <= 1)?;
+            Some((Value::Other, rest))
+        }
         // UTC datetime.
         0x09 => {
             let (value, rest) = bytes.split_first_chunk()?;
@@ -139,7 +144,7 @@ mod tests {
 
     #[test]
     fn elements_are_those_of_the_driver() {
-        let document = rawdoc! { "a": "é", "": "", "at": DateTime::from_millis(-1), "n": 1_i32, "m": -1_i64, "none": null,
+        let document = rawdoc! { "a": "é", "": "", "at": DateTime::from_millis(-1), "n": 1_i32, "m": -1_i64, "none": null, "yes": true,
         "in": { "x": "y" }, "all": [{ "a": 1 }, "b"] };
         assert_eq!(ours(&document).unwrap(), driver(&document).unwrap());
         assert_eq!(ours(&rawdoc! {}), Some(Vec::new()));
@@ -147,7 +152,7 @@ mod tests {
 
     #[test]
     fn other_types_and_names_are_left_to_the_driver() {
-        for document in [rawdoc! { "a": 1.5 }, rawdoc! { "a": true }, rawdoc! { "é": 1_i32 }] {
+        for document in [rawdoc! { "a": 1.5 }, rawdoc! { "é": 1_i32 }] {
             assert_eq!(ours(&document), None);
         }
     }
@@ -155,7 +160,7 @@ mod tests {
     proptest! {
         #[test]
         fn damaged_documents_are_read_as_by_the_driver_or_not_at_all(at in 4..60_usize, byte: u8) {
-            let document = rawdoc! { "_id": "some text", "at": DateTime::from_millis(7), "n": 1_i64, "in": { "x": "y" } };
+            let document = rawdoc! { "_id": "some text", "at": DateTime::from_millis(7), "n": 1_i64, "in": { "x": "y" }, "yes": true };
             let mut bytes = document.into_bytes();
             let last = bytes.len() - 1;
             bytes[at.min(last - 1)] = byte;

@@ -48,7 +48,7 @@ pub(super) use self::indexes::Undated;
 pub(super) use self::inventory::not_purged;
 pub use self::inventory::{Inventory, InventoryEntry};
 pub use self::lookup::LookupResult;
-pub use self::page::{GalleryRow, RawGalleryPage};
+pub use self::page::{GalleryRecord, GalleryRow, RawGalleryPage};
 pub use self::queue::{ClaimOutcome, ImageQueue, Lease, QueuedImage, SweepHints};
 pub use self::renderings::{MadePictures, UnrenderedPage};
 pub use self::reservations::{ReservationStatus, UnreadableImage, UnsettledKind};

@@ -1,8 +1,6 @@
 //! Pages of a user's images. Ready images are views into the database's response: fields that the page does not show are
 //! neither copied nor decoded.
 
-use std::sync::LazyLock;
-
 use futures_util::{StreamExt, TryStreamExt};
 use mongodb::{
     bson::{Bson, Document, RawDocument, RawDocumentBuf, doc},
@@ -22,37 +20,14 @@ use crate::{
     store::{FIRST_SORT_TIME, StoreError, datetime, driver_events::Operation, instant, is_sort_time, sort_time},
 };
 
-/// Projected fields of a ready image.
-static PROJECTION: LazyLock<Document> =
-    LazyLock::new(|| PROJECTED_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect());
-/// Fields of a record from which a [`GalleryRow`] is made.
-const PROJECTED_FIELDS: [&str; 18] = [
-    "_id",
-    "key",
-    "fileName",
-    "contentType",
-    "size",
-    "sha256",
-    "caption",
-    "preview.contentType",
-    "thumbHash",
-    "width",
-    "height",
-    "takenAt",
-    "takenSort",
-    "camera",
-    "location",
-    "pictures",
-    "createdAt",
-    "uploadedAt",
-];
-
 /// A page of ready images, in the gallery's order.
 #[derive(Debug)]
 pub struct RawGalleryPage {
     user: UserId,
     order: GalleryOrder,
     answer: Option<RawBatch>,
+    /// Number of records.
+    length: usize,
 }
 
 /// A ready image, borrowed from a page.
@@ -94,71 +69,85 @@ pub struct GalleryRow<'a> {
     pub created_at: OffsetDateTime,
     /// Time at which it became ready.
     pub uploaded_at: OffsetDateTime,
-    /// The document's bytes; equal bytes show the same image.
-    pub bytes: &'a [u8],
 }
 
-impl RawGalleryPage {
-    /// Returns the images; an unreadable record is logged and omitted.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database's response is malformed.
-    pub fn rows(&self) -> Result<Vec<GalleryRow<'_>>, StoreError> {
-        let read = |document| match row(document, self.user) {
+/// A record of a page, which is decoded when it is needed.
+#[derive(Debug, Clone, Copy)]
+pub struct GalleryRecord<'a> {
+    user: UserId,
+    document: &'a RawDocument,
+}
+
+impl<'a> GalleryRecord<'a> {
+    /// Returns the record's bytes; equal bytes of the same user show the same image.
+    #[must_use]
+    pub fn bytes(self) -> &'a [u8] {
+        self.document.as_bytes()
+    }
+
+    /// Returns the image. An unreadable record is logged.
+    #[must_use]
+    pub fn row(self) -> Option<GalleryRow<'a>> {
+        match row(self.document, self.user) {
             Ok(row) => Some(row),
             Err(field) => {
-                let id = document.get_str("_id").unwrap_or_default();
+                let id = self.document.get_str("_id").unwrap_or_default();
                 tracing::error!(image = %id, field, "failed to read an image of a gallery");
                 None
             }
-        };
-        Ok(self.documents()?.into_iter().filter_map(read).collect())
+        }
+    }
+}
+
+impl RawGalleryPage {
+    /// Wraps the database's response.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is malformed.
+    fn new(user: UserId, order: GalleryOrder, answer: Option<RawBatch>) -> Result<Self, StoreError> {
+        let documents = answer.as_ref().map(RawBatch::doc_slices).transpose().map_err(StoreError::Database)?;
+        let elements = documents.into_iter().flat_map(|documents| Elements::of(documents.as_bytes()));
+        let is_record = |element| matches!(element, Some((_, Value::Document(_))));
+        let records: Option<Vec<()>> = elements.map(|element| is_record(element).then_some(())).collect();
+        let malformed = || StoreError::Corrupt { collection: "images", id: String::new(), field: "a page" };
+        let length = records.ok_or_else(malformed)?.len();
+        Ok(Self { user, order, answer, length })
+    }
+
+    /// Returns the records, readable or not.
+    pub fn records(&self) -> impl Iterator<Item = GalleryRecord<'_>> {
+        let documents = self.answer.as_ref().and_then(|answer| answer.doc_slices().ok());
+        let elements = documents.into_iter().flat_map(|documents| Elements::of(documents.as_bytes()));
+        elements.map_while(|element| match element {
+            Some((_, Value::Document(document))) => Some(GalleryRecord { user: self.user, document }),
+            _ => None,
+        })
     }
 
     /// Returns whether any record is readable. If none is, each is logged.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database's response is malformed.
-    pub fn has_readable(&self) -> Result<bool, StoreError> {
-        let is_readable = self.documents()?.into_iter().any(|document| row(document, self.user).is_ok());
-        Ok(is_readable || !self.rows()?.is_empty())
+    #[must_use]
+    pub fn has_readable(&self) -> bool {
+        let is_readable = self.records().any(|record| row(record.document, self.user).is_ok());
+        is_readable || self.records().filter_map(GalleryRecord::row).count() > 0
     }
 
-    /// Returns the number of records found, readable or not.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database's answer is malformed.
-    pub fn length(&self) -> Result<usize, StoreError> {
-        Ok(self.documents()?.len())
+    /// Returns the number of records, readable or not.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
     }
 
-    /// Returns the position of the last record, readable or not.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database's answer is malformed.
-    pub fn end(&self) -> Result<Option<Position>, StoreError> {
-        let position = |record: &&RawDocument| {
-            let id = record.get("_id").ok().flatten().map_or(FIRST_ID, position_of_id);
+    /// Returns the position of the last record that has one, readable or not.
+    #[must_use]
+    pub fn end(&self) -> Option<Position> {
+        let position = |GalleryRecord { document, .. }: GalleryRecord<'_>| {
+            let id = document.get("_id").ok().flatten().map_or(FIRST_ID, position_of_id);
             match self.order {
-                GalleryOrder::Uploaded => Some(Position { at: Some(instant(record.get_datetime("uploadedAt").ok()?)), id }),
-                GalleryOrder::Taken => Some(taken_position(record.get("takenSort").ok().flatten(), id)),
+                GalleryOrder::Uploaded => Some(Position { at: Some(instant(document.get_datetime("uploadedAt").ok()?)), id }),
+                GalleryOrder::Taken => Some(taken_position(document.get("takenSort").ok().flatten(), id)),
             }
         };
-        Ok(self.documents()?.iter().rev().find_map(position))
-    }
-
-    /// Returns the documents of the page.
-    fn documents(&self) -> Result<Vec<&RawDocument>, StoreError> {
-        let Some(answer) = &self.answer else { return Ok(Vec::new()) };
-        let malformed = || StoreError::Corrupt { collection: "images", id: String::new(), field: "a page" };
-        let documents = answer.doc_slices().map_err(StoreError::Database)?;
-        let values = Elements::of(documents.as_bytes());
-        values
-            .map(|element| match element {
-                Some((_, Value::Document(document))) => Ok(document),
-                _ => Err(malformed()),
-            })
-            .collect()
+        self.records().collect::<Vec<_>>().into_iter().rev().find_map(position)
     }
 }
 
@@ -236,8 +225,8 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// Returns the image of this document, or the name of a field that is missing or malformed.
-    fn row(self, document: &'a RawDocument, user: UserId) -> Result<GalleryRow<'a>, &'static str> {
+    /// Returns the image of these fields, or the name of a field that is missing or malformed.
+    fn row(self, user: UserId) -> Result<GalleryRow<'a>, &'static str> {
         let id = self.id.ok_or("_id")?;
         let image = ImageId::parse(id).ok_or("_id")?;
         Ok(GalleryRow {
@@ -260,7 +249,6 @@ impl<'a> Fields<'a> {
             pictures: self.pictures.unwrap_or_default(),
             created_at: self.created_at.ok_or("createdAt")?,
             uploaded_at: self.uploaded_at.ok_or("uploadedAt")?,
-            bytes: document.as_bytes(),
         })
     }
 }
@@ -272,7 +260,7 @@ fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static 
         let Some((name, value)) = element else { return row_of_any_types(document, user) };
         fields.read(name, value)?;
     }
-    fields.row(document, user)
+    fields.row(user)
 }
 
 /// Decodes a document as [`row`] does, with the driver's iterator: its fields may have any types.
@@ -282,7 +270,7 @@ fn row_of_any_types(document: &RawDocument, user: UserId) -> Result<GalleryRow<'
         let (name, value) = element.map_err(|_| "a field")?;
         fields.read(name.as_str().as_bytes(), value.into())?;
     }
-    fields.row(document, user)
+    fields.row(user)
 }
 
 impl Images {
@@ -302,11 +290,11 @@ impl Images {
             .mongo
             .read(Operation::find(&self.collection), || async {
                 let find = self.collection.find(ready_after(user, order, after)).sort(newest_first(order));
-                let find = find.projection(PROJECTION.clone()).limit(-i64::from(limit)).batch_size(limit);
+                let find = find.limit(-i64::from(limit)).batch_size(limit);
                 find.batch().await?.next().await.transpose()
             })
             .await?;
-        Ok(RawGalleryPage { user, order, answer })
+        RawGalleryPage::new(user, order, answer)
     }
 
     /// Returns pending images, newest first. An unreadable record is logged and left out; the next record takes its position.

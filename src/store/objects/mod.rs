@@ -109,6 +109,39 @@ pub struct PresignedPut {
     pub headers: Vec<(&'static str, String)>,
 }
 
+/// Signer of GETs with the current credentials and the current difference from S3's clock. Equal ones sign equal URLs.
+#[derive(Debug, Clone)]
+pub struct GetSigner {
+    signer: Arc<Signer>,
+    ahead: time::Duration,
+}
+
+impl PartialEq for GetSigner {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.signer, &other.signer) && self.ahead == other.ahead
+    }
+}
+
+impl GetSigner {
+    /// Begins a series of the URLs that [`Objects::presign_get`] makes of these arguments and any key.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when the credentials have expired.
+    pub fn series(
+        &self,
+        content_type: ContentType,
+        cache_control: &str,
+        signed_at: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<GetSeries, StoreError> {
+        let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
+        let request = PresignRequest { method: "GET", key: "", headers: &[], query: &query };
+        let urls = self.signer.series(&request, signed_at + self.ahead, ttl);
+        let urls = urls.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;
+        Ok(GetSeries { expires_at: urls.expires_at() - self.ahead, urls })
+    }
+}
+
 /// Presigned GETs of objects of one type, for one page.
 #[derive(Debug)]
 pub struct GetSeries {
@@ -246,23 +279,10 @@ impl Objects {
         self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &query }, signed_at, ttl)
     }
 
-    /// Begins a series of the URLs that [`Objects::presign_get`] makes of these arguments and any key.
-    ///
-    /// # Errors
-    /// [`StoreError::Credentials`] when the credentials have expired.
-    pub fn presign_gets(
-        &self,
-        content_type: ContentType,
-        cache_control: &str,
-        signed_at: OffsetDateTime,
-        ttl: Duration,
-    ) -> Result<GetSeries, StoreError> {
-        let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
-        let request = PresignRequest { method: "GET", key: "", headers: &[], query: &query };
-        let ahead = self.clock.ahead();
-        let urls = self.signer().series(&request, signed_at + ahead, ttl);
-        let urls = urls.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;
-        Ok(GetSeries { expires_at: urls.expires_at() - ahead, urls })
+    /// Returns the signer of GETs with the current credentials.
+    #[must_use]
+    pub fn get_signer(&self) -> GetSigner {
+        GetSigner { signer: self.signer(), ahead: self.clock.ahead() }
     }
 
     /// Presigns a download that saves the object under `name`.
