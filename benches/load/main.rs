@@ -6,8 +6,8 @@
 //! and a table of the ratios beside their bounds and the baseline in `benches/baseline.json`, and warns of ratios that became worse
 //! by a tenth; with `BENCH_BASELINE=write` it replaces the measured ratios in that file.
 //! `BENCH_SECONDS` (default 2) is the length of one run in seconds. `PEER_EXPRESS` names the folder of an Express server
-//! (`server.mjs`, its packages installed) to compare with, if node is installed. An argument selects one part: `slow-store`
-//! confirms and sweeps with a slow store, `soak` a long run, `due` starts with many due images: `cargo bench --bench load -- due`.
+//! (`server.mjs`, its packages installed) to compare with, if node is installed. An argument selects one part: `gallery`
+//! only reads pages, `slow-store` confirms and sweeps with a slow store, `soak` a long run, `due` starts with many due images: `cargo bench --bench load -- due`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod batch;
@@ -22,7 +22,10 @@ mod slow_store;
 mod soak;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -65,7 +68,9 @@ async fn main() {
     let driver = data::driver(&dependencies.mongod.uri()).await;
 
     let report = &mut report;
-    starts(report, &dependencies).await;
+    if !is_selected("gallery") {
+        starts(report, &dependencies).await;
+    }
 
     let valet = Server::valet(&dependencies).await;
     let ada = User::sign_up(valet.address).await;
@@ -81,6 +86,12 @@ async fn main() {
     let peer = express.as_ref().zip(eve.as_ref());
 
     galleries(report, time, &valet, &ada, &driver, peer).await;
+    first_readings(report, time, &valet, &driver).await;
+    if is_selected("gallery") {
+        drop((valet, express));
+        dependencies.stop().await;
+        return std::mem::take(report).end();
+    }
     upload_openings(report, time, &valet, &driver, peer).await;
     confirms(&valet, dependencies.s3).await;
     logins(time, &valet, &ada).await;
@@ -147,6 +158,37 @@ async fn galleries(report: &mut Report, time: Duration, valet: &Server, ada: &Us
     let (plain, packed) = (api.send(&plain_request).await.1.len(), api.send(&gzip_request).await.1.len());
     println!("  {plain} bytes, {packed} compressed");
     processor_time(report, time, valet, ada).await;
+}
+
+/// Number of users whose first pages have more images than the server remembers.
+const SELDOM_READERS: usize = 400;
+
+/// Measures pages of images whose texts the server does not keep: each is read again only after the pages of all other users.
+async fn first_readings(report: &mut Report, time: Duration, valet: &Server, driver: &mongodb::Client) {
+    let images = driver.database(DATABASE).collection("images");
+    let mut users = Vec::new();
+    for _ in 0..SELDOM_READERS {
+        let user = User::sign_up(valet.address).await;
+        data::fill(&images, &user.id, 51).await;
+        users.push(user);
+    }
+    let pages: Arc<[Arc<[u8]>]> = users.iter().map(|user| gallery(user, 50).into()).collect();
+    let turn = Arc::new(AtomicUsize::new(0));
+    let (mut by_driver, mut by_valet, mut cpu) = (vec![], vec![], None);
+    for _ in 0..RUNS {
+        by_driver.push(run_load(CONNECTIONS, time, |worker| DriverGalleryRead::new(driver, &users[worker].id)).await);
+        let before = valet.cpu();
+        let page = run_load(CONNECTIONS, time, |_| {
+            let (pages, turn) = (pages.clone(), turn.clone());
+            Requests::new(valet.address, OK, move || Some(pages[turn.fetch_add(1, Ordering::Relaxed) % pages.len()].clone()))
+        })
+        .await;
+        cpu = valet.cpu().zip(before).map(|(after, before)| (after - before) / (page.rate * time.as_secs_f64()));
+        by_valet.push(page);
+    }
+    show("gallery(50), read for the first time", &by_valet, cpu);
+    let name = "gallery(50) read for the first time, to the driver alone";
+    report.ratio(name, ratio(&by_valet, &by_driver), Bound::AtLeast(0.4));
 }
 
 /// Measures the server's processor time of gallery requests, as multiples of that of a `/livez` request.
