@@ -52,6 +52,17 @@ fn close_inherited() {
     }
 }
 
+/// Added to the niceness of a process that makes pictures: of a processor that it shares with requests it gets a quarter. A person waits
+/// for the requests, and a picture may come a moment later.
+#[cfg(unix)]
+const NICENESS: i32 = 5;
+
+/// Lowers the process's priority, where the operating system permits it.
+#[cfg(unix)]
+fn yield_to_requests() {
+    let _ = rustix::process::nice(NICENESS);
+}
+
 /// Closes inherited descriptors, sets the limits, and executes this program with `arguments` within them. Does not return if that
 /// succeeds; where the operating system has no limits, or refuses one, the process continues without that limit, and `enter` reports that.
 pub fn limit_and_restart(arguments: &[String]) {
@@ -59,6 +70,7 @@ pub fn limit_and_restart(arguments: &[String]) {
     {
         use std::os::unix::process::CommandExt;
         close_inherited();
+        yield_to_requests();
         for (resource, Limit { current, maximum }) in LIMITS {
             // A lower limit of the process that started this one is kept.
             let maximum = getrlimit(resource).maximum.map_or(maximum, |inherited| inherited.min(maximum));
@@ -98,6 +110,7 @@ pub fn limit_and_execute(command: &[std::ffi::OsString]) -> std::io::Result<()> 
     {
         use std::{io::Write, os::fd::AsFd};
         close_inherited();
+        yield_to_requests();
         // Closed by the execution of the command.
         let mut report = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
         let failed = execute_within_limits(command);

@@ -97,6 +97,12 @@ fn a_command_inherits_no_file_and_gains_no_rights() {
 }
 
 #[test]
+fn a_command_has_a_lower_priority() {
+    let niceness = |output: &Output| text(output).trim().parse::<i32>().unwrap();
+    assert_eq!(niceness(&inside("nice")), (niceness(&outside("nice")) + 5).min(19));
+}
+
+#[test]
 fn a_command_starts_threads_and_programs() {
     assert_eq!(text(&inside("echo one | cat")).trim(), "one");
 }

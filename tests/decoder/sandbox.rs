@@ -159,6 +159,25 @@ fn files_and_variables_that_a_child_inherited_are_reported() {
     );
 }
 
+/// Returns the niceness of a process (proc_pid_stat(5)).
+fn niceness(process: u32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The first field after the name is the third, and the niceness the nineteenth.
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap()
+}
+
+#[test]
+fn child_has_a_lower_priority() {
+    let mut child = Command::new(PROGRAM).arg("decode").env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let (expected, began) = ((niceness(std::process::id()) + 5).min(19), Instant::now());
+    while niceness(child.id()) != expected {
+        assert!(began.elapsed() < Duration::from_secs(20), "niceness {}", niceness(child.id()));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[tokio::test]
 async fn concurrent_children_return_the_pictures_of_their_own_images() {
     let all = (0..8).map(|_| render(Format::Jpeg, fixture("orientation-6.jpg")));
