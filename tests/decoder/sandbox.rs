@@ -159,7 +159,7 @@ fn files_and_variables_that_a_child_inherited_are_reported() {
     );
 }
 
-/// Returns the niceness of a process (proc_pid_stat(5)).
+/// Returns the niceness of a process (`proc_pid_stat(5)`).
 fn niceness(process: u32) -> i32 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     // The first field after the name is the third, and the niceness the nineteenth.
