@@ -120,7 +120,11 @@ async fn empty(client: &Client, name: &str, expected: &[Document]) -> mongodb::e
     for collection in expected {
         let Ok(collection) = collection.get_str("name") else { return Ok(false) };
         if collection != PROFILE {
-            database.collection::<Document>(collection).delete_many(doc! {}).await?;
+            let deleted = database.collection::<Document>(collection).delete_many(doc! {}).await?.deleted_count;
+            if deleted > 0 {
+                // MongoDB keeps plans by the work that they took with this test's documents, and would try others for a while.
+                database.run_command(doc! { "planCacheClear": collection }).await?;
+            }
         }
     }
     let profile = database.collection::<Document>(PROFILE);
