@@ -7,7 +7,8 @@
 //! by a tenth; with `BENCH_BASELINE=write` it replaces the measured ratios in that file.
 //! `BENCH_SECONDS` (default 2) is the length of one run in seconds. `PEER_EXPRESS` names the folder of an Express server
 //! (`server.mjs`, its packages installed) to compare with, if node is installed. An argument selects one part: `gallery`
-//! only reads pages, `slow-store` confirms and sweeps with a slow store, `soak` a long run, `due` starts with many due images: `cargo bench --bench load -- due`.
+//! only reads pages, `slow-store` confirms and sweeps with a slow store, `soak` a long run, `due` starts with many due images:
+//! `cargo bench --bench load -- due`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod batch;
@@ -183,7 +184,7 @@ async fn first_readings(report: &mut Report, time: Duration, valet: &Server, dri
             Requests::new(valet.address, OK, move || Some(pages[turn.fetch_add(1, Ordering::Relaxed) % pages.len()].clone()))
         })
         .await;
-        cpu = valet.cpu().zip(before).map(|(after, before)| (after - before) / (page.rate * time.as_secs_f64()));
+        cpu = cpu_since(before, valet, page.rate * time.as_secs_f64());
         by_valet.push(page);
     }
     show("gallery(50), read for the first time", &by_valet, cpu);
@@ -204,11 +205,16 @@ async fn processor_time(report: &mut Report, time: Duration, valet: &Server, ada
 
 /// Returns the server's processor time of one request, in seconds.
 async fn cost(time: Duration, valet: &Server, what: &str, request: Vec<u8>) -> f64 {
-    let before = valet.cpu().unwrap_or(f64::NAN);
+    let before = valet.cpu();
     let page = repeat(valet.address, CONNECTIONS, time, request).await;
-    let cost = (valet.cpu().unwrap_or(f64::NAN) - before) / (page.rate * time.as_secs_f64());
+    let cost = cpu_since(before, valet, page.rate * time.as_secs_f64()).unwrap_or(f64::NAN);
     show(what, &[page], Some(cost));
     cost
+}
+
+/// Returns the server's processor time of one of these requests, in seconds, if it was `before` in all before them.
+fn cpu_since(before: Option<f64>, valet: &Server, requests: f64) -> Option<f64> {
+    valet.cpu().zip(before).map(|(after, before)| (after - before) / requests)
 }
 
 /// Measures the opening of uploads, compared with the driver's same writes and with the Express server.
@@ -235,7 +241,7 @@ async fn upload_openings(report: &mut Report, time: Duration, valet: &Server, dr
             })
         })
         .await;
-        cpu = valet.cpu().zip(before).map(|(after, before)| (after - before) / (opened.rate * time.as_secs_f64()));
+        cpu = cpu_since(before, valet, opened.rate * time.as_secs_f64());
         by_valet.push(opened);
         data::delete_open_uploads(&database).await;
         if let Some((server, eve)) = peer {
@@ -268,7 +274,7 @@ async fn confirms(valet: &Server, s3: std::net::SocketAddr) {
     let before = valet.cpu();
     let requests: Vec<_> = ids.iter().map(|id| user.request("POST", &format!("/api/images/{id}/confirm"), None)).collect();
     let done = send_each(valet.address, CONNECTIONS, OK, requests).await;
-    show("confirm", &[done], valet.cpu().zip(before).map(|(after, before)| (after - before) / ids.len() as f64));
+    show("confirm", &[done], cpu_since(before, valet, ids.len() as f64));
 }
 
 /// Measures the effect of password hashing on readers.

@@ -38,9 +38,9 @@ impl Default for UrlDigests {
 pub(super) struct ReadUrls<'a> {
     /// Signer of the URLs of objects.
     signer: GetSigner,
-    pub(super) cache_control: String,
-    pub(super) signed_at: OffsetDateTime,
-    pub(super) ttl: Duration,
+    cache_control: String,
+    signed_at: OffsetDateTime,
+    ttl: Duration,
     owner: UserId,
     /// Signer of imgproxy's URLs, if the server uses imgproxy.
     previews: Option<&'a Previews>,

@@ -134,12 +134,17 @@ impl GetSigner {
         signed_at: OffsetDateTime,
         ttl: Duration,
     ) -> Result<GetSeries, StoreError> {
-        let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
+        let query = read_query(content_type, cache_control);
         let request = PresignRequest { method: "GET", key: "", headers: &[], query: &query };
         let urls = self.signer.series(&request, signed_at + self.ahead, ttl);
         let urls = urls.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;
         Ok(GetSeries { expires_at: urls.expires_at() - self.ahead, urls })
     }
+}
+
+/// Returns the query of a GET with the verified type pinned, besides that of the signature.
+fn read_query(content_type: ContentType, cache_control: &str) -> [(&'static str, &str); 2] {
+    [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())]
 }
 
 /// Presigned GETs of objects of one type, for one page.
@@ -275,7 +280,7 @@ impl Objects {
         signed_at: OffsetDateTime,
         ttl: Duration,
     ) -> Result<Presigned, StoreError> {
-        let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
+        let query = read_query(content_type, cache_control);
         self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &query }, signed_at, ttl)
     }
 
