@@ -49,7 +49,7 @@ enum Source<'a> {
 }
 
 impl ShownImage<'_> {
-    /// Returns the digest of all on which the text of the image depends: its record and the parameters of its URLs.
+    /// Returns the digest of all on which the text of the image depends: what its record shows, and the parameters of its URLs.
     fn digest(&self) -> Sha256 {
         match &self.0 {
             Source::Kept(fragment) => fragment.digest,
@@ -124,7 +124,7 @@ impl GalleryPage<'_> {
     fn set_key(&self, key: &mut Vec<u8>, record: GalleryRecord<'_>) {
         key.clear();
         key.extend_from_slice(&self.urls_digest.to_bytes());
-        key.extend_from_slice(record.bytes());
+        record.push_shown_elements(key);
     }
 
     /// Appends an image's URL, which is ASCII without quotes or backslashes, and returns its expiry, the same for the whole page.

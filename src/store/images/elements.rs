@@ -51,6 +51,11 @@ impl<'a> Elements<'a> {
         // After the length.
         Self { rest: bytes.get(LENGTH_BYTES..) }
     }
+
+    /// Returns the bytes that are not read yet, with the zero at the end; none after the last or a malformed element.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest.unwrap_or_default()
+    }
 }
 
 impl<'a> Iterator for Elements<'a> {

@@ -8,7 +8,7 @@
 //!   were never inserted, `damaged_tombstone` recovers damaged ones, `deleted_account` ends the images of an account.
 //! - Pending uploads: `redeclaration` changes their declarations, `reservations` takes and finds steps of reservations.
 //! - Queues: `queue` reads them; `sweep_queue` has the claims and results of the sweeper, `renderings` those of the workers.
-//! - Lists: `page` has the pages of the gallery, with `elements` and `positions`; `captures` lists images whose files were never
+//! - Lists: `page` has the pages of the gallery, with `gallery_row`, `elements` and `positions`; `captures` lists images whose files were never
 //!   read for the time taken, `inventory` all images for a comparison with the bucket; `state_counts` estimates their numbers.
 
 mod captures;
@@ -16,6 +16,7 @@ mod damaged_tombstone;
 mod deleted_account;
 mod document;
 mod elements;
+mod gallery_row;
 mod indexes;
 mod inventory;
 mod lookup;
@@ -44,11 +45,12 @@ pub(super) use self::captures::as_unread;
 pub use self::deleted_account::RemainingImage;
 pub(super) use self::document::capture_fields;
 use self::document::{ImageDoc, decode};
+pub use self::gallery_row::{GalleryRecord, GalleryRow};
 pub(super) use self::indexes::Undated;
 pub(super) use self::inventory::not_purged;
 pub use self::inventory::{Inventory, InventoryEntry};
 pub use self::lookup::LookupResult;
-pub use self::page::{GalleryRecord, GalleryRow, RawGalleryPage};
+pub use self::page::RawGalleryPage;
 pub use self::queue::{ClaimOutcome, ImageQueue, Lease, QueuedImage, SweepHints};
 pub use self::renderings::{MadePictures, UnrenderedPage};
 pub use self::reservations::{ReservationStatus, UnreadableImage, UnsettledKind};

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use mongodb::bson::{Bson, DateTime, Document, doc};
+use reqwest::Method;
 use serde_json::json;
 
 use crate::app::{TestApp, sha256, unique_png};
@@ -15,7 +16,7 @@ async fn g7_unchanged_page_is_answered_304() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let path = "/api/images/gallery?limit=2";
-    let read = async |tag: &str| ada.send(reqwest::Method::GET, path, |request| request.header("if-none-match", tag)).await;
+    let read = async |tag: &str| ada.send(Method::GET, path, |request| request.header("if-none-match", tag)).await;
     let mut tags: Vec<String> = Vec::new();
     let mut known_tag = "\"none\"".to_owned();
     // After the first read, each change makes the page differ: the first image, a second one, a third one that does not fit on the
@@ -42,7 +43,7 @@ async fn g7_unchanged_page_is_answered_304() {
     }
     assert_eq!(tags[5], tags[2], "without the third image, the page is the same as before it");
     let other = app.user().await;
-    let page = other.send(reqwest::Method::GET, path, |request| request.header("if-none-match", &known_tag)).await;
+    let page = other.send(Method::GET, path, |request| request.header("if-none-match", &known_tag)).await;
     assert_eq!(page.status, 200, "a tag does not match the page of another user");
 }
 
@@ -111,5 +112,39 @@ async fn page_that_is_read_again_shows_each_change() {
             assert_eq!(page.text, format!("{{\"images\":[{other},{}]}}", single.text), "{change}");
             assert_eq!(tags.insert(page.header("etag").to_owned()), tag_is_new, "{change}");
         }
+    }
+}
+
+/// What steps, events and workers record of an image after its confirmation does not change the page.
+#[tokio::test]
+async fn page_is_unchanged_by_fields_that_it_does_not_show() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let id = ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
+    let images = app.db.collection::<Document>("images");
+    let page = ada.get("/api/images/gallery").await;
+    let is_unchanged = async || {
+        let read =
+            ada.send(Method::GET, "/api/images/gallery", |request| request.header("if-none-match", page.header("etag"))).await;
+        assert_eq!(ada.get("/api/images/gallery").await.text, page.text);
+        read.status == 304
+    };
+    let stored = images.find_one(doc! { "_id": &id }).await.unwrap().unwrap();
+    let shown: Vec<_> = changes(&ada.id, &id).iter().flat_map(|change| change.keys().cloned().collect::<Vec<_>>()).collect();
+    let is_hidden = |name: &String| !shown.contains(name) && !["_id", "user", "state", "takenSort"].contains(&name.as_str());
+    for name in stored.keys().filter(|name| is_hidden(name)) {
+        images.update_one(doc! { "_id": &id }, doc! { "$unset": { name: "" } }).await.unwrap();
+        assert!(is_unchanged().await, "without {name}");
+    }
+    let now = DateTime::now();
+    for change in [
+        doc! { "rendering": { "since": now, "due": now, "attempts": 1_i64 } },
+        doc! { "rendering": { "since": now, "failure": "broken" } },
+        doc! { "captureRead": true },
+        doc! { "step": "0123456789abcdef" },
+        doc! { "ofALaterVersion": 7_i64 },
+    ] {
+        images.update_one(doc! { "_id": &id }, doc! { "$set": &change }).await.unwrap();
+        assert!(is_unchanged().await, "{change}");
     }
 }
