@@ -83,9 +83,9 @@ pub async fn measure(report: &mut Report) {
     show("no due images", &without);
     show(&format!("{FEW} due images"), &with_few);
     show(&format!("{many} due images"), &with_many);
-    let mut compare = |what: &str, value: fn(&Start) -> f64, bound| {
+    let mut compare = |label: &str, value: fn(&Start) -> f64, bound| {
         report.ratio(
-            &format!("{what}: {many} due images, to {FEW}"),
+            &format!("{label}: {many} due images, to {FEW}"),
             median_of(&with_many, value) / median_of(&with_few, value),
             bound,
         );
@@ -105,9 +105,9 @@ fn median_of(starts: &[Start], value: fn(&Start) -> f64) -> f64 {
 }
 
 /// Prints the medians of starts.
-fn show(what: &str, starts: &[Start]) {
+fn show(label: &str, starts: &[Start]) {
     println!(
-        "{what:20} /readyz after {:4.0} ms, {:4.0} swept a second, gallery(50) p50 {:6.2} ms, {:5.1} MiB",
+        "{label:20} /readyz after {:4.0} ms, {:4.0} swept a second, gallery(50) p50 {:6.2} ms, {:5.1} MiB",
         median_of(starts, |start| start.ready) * 1e3,
         median_of(starts, |start| start.swept),
         median_of(starts, |start| start.page),

@@ -204,11 +204,11 @@ async fn processor_time(report: &mut Report, time: Duration, valet: &Server, ada
 }
 
 /// Returns the server's processor time of one request, in seconds.
-async fn cost(time: Duration, valet: &Server, what: &str, request: Vec<u8>) -> f64 {
+async fn cost(time: Duration, valet: &Server, label: &str, request: Vec<u8>) -> f64 {
     let before = valet.cpu();
     let page = repeat(valet.address, CONNECTIONS, time, request).await;
     let cost = cpu_since(before, valet, page.rate * time.as_secs_f64()).unwrap_or(f64::NAN);
-    show(what, &[page], Some(cost));
+    show(label, &[page], Some(cost));
     cost
 }
 
@@ -328,11 +328,11 @@ fn ratio(runs: &[Load], other_runs: &[Load]) -> f64 {
 }
 
 /// Prints the medians of runs, and the server's processor time of a request in seconds.
-fn show(what: &str, runs: &[Load], cpu: Option<f64>) {
+fn show(label: &str, runs: &[Load], cpu: Option<f64>) {
     let median_of = |value: fn(&Load) -> f64| median(runs.iter().map(value).collect());
     let cpu = cpu.map_or_else(String::new, |seconds| format!("  server {:.0} µs of processor time each", seconds * 1e6));
     println!(
-        "{what:32} {:8.0}/s  p50 {:7.2} ms  p99 {:7.2} ms{cpu}",
+        "{label:32} {:8.0}/s  p50 {:7.2} ms  p99 {:7.2} ms{cpu}",
         median_of(|l| l.rate),
         median_of(|l| l.p50),
         median_of(|l| l.p99)

@@ -122,7 +122,8 @@ impl Server {
     /// Starts `valet serve` with more settings, and waits until `/readyz` answers 200.
     pub async fn valet_with(dependencies: &Dependencies, more: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         let port = free_port();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_valet"));
+        let binary = std::env::var_os("VALET_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_valet").into());
+        let mut command = Command::new(binary);
         command.arg("serve").envs(dependencies.settings(port)).envs(more);
         Self::start(command, port, "/readyz").await
     }

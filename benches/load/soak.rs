@@ -160,9 +160,9 @@ pub async fn measure(report: &mut Report) {
 fn judge(report: &mut Report, intervals: &[Interval]) {
     // The first interval warms up.
     let (early, late) = intervals[1..].split_at(intervals.len() / 2 - 1);
-    let mut compare = |what, value: fn(&Interval) -> f64, bound| {
+    let mut compare = |label, value: fn(&Interval) -> f64, bound| {
         let median_of = |half: &[Interval]| median(half.iter().map(value).collect());
-        report.ratio(&format!("soak: {what} of the second half, to the first"), median_of(late) / median_of(early), bound);
+        report.ratio(&format!("soak: {label} of the second half, to the first"), median_of(late) / median_of(early), bound);
     };
     compare("memory", |interval| interval.resources.memory, Bound::AtMost(1.05));
     compare("tasks", |interval| interval.resources.tasks, Bound::AtMost(1.05));

@@ -56,7 +56,7 @@ const recorded = (one, changes = {}) => ({
   },
 })
 const failures = []
-const must = (holds, what) => holds || failures.push(what)
+const must = (holds, condition) => holds || failures.push(condition)
 
 // Without the calls that read the bucket's settings: if the role may not make them, `valet check` reports it and continues.
 const settings = operating.Statement.flatMap((statement) => statement.Action)

@@ -152,7 +152,7 @@ impl AccountDeletion {
                 return Ok(true);
             }
         }
-        Err(StoreError::Contention { what: "the account that is deleted" })
+        Err(StoreError::Contention { subject: "the account that is deleted" })
     }
 
     /// Returns whether the app's backend created the caller's session within [`MAX_TOKEN_AGE`]. The app's users have no password,

@@ -136,6 +136,6 @@ impl AppUsers {
             }
             return Ok(account);
         }
-        Err(StoreError::Contention { what: "a user who is deleted during creation" })
+        Err(StoreError::Contention { subject: "a user who is deleted during creation" })
     }
 }

@@ -198,7 +198,7 @@ struct Resolved {
 
 /// Returns the error for an upload whose declaration changed during every inspection.
 fn declared_again() -> ConfirmError {
-    StoreError::Contention { what: "an upload that is declared again while it is confirmed" }.into()
+    StoreError::Contention { subject: "an upload that is declared again while it is confirmed" }.into()
 }
 
 /// Returns the error for an object that was not requested from S3, because a call for another object timed out.

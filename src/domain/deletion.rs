@@ -72,7 +72,7 @@ impl ImageDeletion {
                 ImageState::Deleting | ImageState::Rejected | ImageState::Expired => return Ok(()),
             }
         }
-        Err(StoreError::Contention { what: "an open upload" }.into())
+        Err(StoreError::Contention { subject: "an open upload" }.into())
     }
 
     /// Deletes a user's image or open upload for the app's backend.
@@ -141,7 +141,7 @@ impl ImageDeletion {
             }
         }
         self.removal.purge_now(tombstones, now).await;
-        let contended = || Err(StoreError::Contention { what: "images that are deleted" }.into());
+        let contended = || Err(StoreError::Contention { subject: "images that are deleted" }.into());
         Ok(ids.iter().map(|id| results.get(id).cloned().unwrap_or_else(contended)).collect())
     }
 

@@ -281,7 +281,7 @@ impl Deployment {
             .read_pair()
             .await?
             .common_id()?
-            .ok_or(PairError::Store(StoreError::Contention { what: "the bucket's marker" }))?;
+            .ok_or(PairError::Store(StoreError::Contention { subject: "the bucket's marker" }))?;
         tracing::info!(deployment = %id, "paired the bucket with the database");
         Ok(id)
     }

@@ -260,7 +260,7 @@ impl Identities {
             return Ok(IdentityHolder { user, is_suspended: false });
         }
         // Another request created the user first.
-        let contended = || StoreError::Contention { what: "a user who is deleted during creation" };
+        let contended = || StoreError::Contention { subject: "a user who is deleted during creation" };
         Ok(users.find_identity(&provider_identity).await?.ok_or_else(contended)?)
     }
 }

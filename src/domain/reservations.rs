@@ -198,7 +198,7 @@ impl Reservations {
             self.finish_abandoned_steps(user, &unfinished, tried).await?;
             images = self.store.images.find_all_owned(user, &unfinished).await?.readable().to_vec();
         }
-        Err(StoreError::Contention { what: "the user's reservations" })
+        Err(StoreError::Contention { subject: "the user's reservations" })
     }
 
     /// Waits for other servers' steps on these images, and finishes abandoned ones. Does not wait if an image has taken its step.

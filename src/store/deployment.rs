@@ -75,7 +75,7 @@ impl Store {
             Err(StoreError::Database(error)) if is_duplicate(&error) => {}
             Err(error) => return Err(error),
         }
-        self.probe().read_deployment().await?.ok_or(StoreError::Contention { what: "the deployment's id" })
+        self.probe().read_deployment().await?.ok_or(StoreError::Contention { subject: "the deployment's id" })
     }
 
     /// Replaces the record, readable or not, by one with `id`, a new stamp and no stamp before it.
@@ -90,7 +90,7 @@ impl Store {
         let update = meta.find_one_and_update(doc! { "_id": NAME }, vec![set, doc! { "$unset": "formerStamp" }]);
         let update = update.upsert(true).return_document(ReturnDocument::After);
         let replaced = self.mongo.run(Operation::find_and_modify(&meta), async { update.await }).await?;
-        DeploymentRecord::read(&replaced.ok_or(StoreError::Contention { what: "the deployment's id" })?)
+        DeploymentRecord::read(&replaced.ok_or(StoreError::Contention { subject: "the deployment's id" })?)
     }
 
     /// Stamps the record if it is still `record` and its stamp at least `age` old, by the database's clock. Returns `None` if

@@ -62,10 +62,10 @@ pub enum StoreError {
         reason: String,
     },
     /// Other requests changed the same records concurrently, in every attempt.
-    #[error("concurrent changes of {what} in every attempt")]
+    #[error("concurrent changes of {subject} in every attempt")]
     Contention {
-        /// The kind of record.
-        what: &'static str,
+        /// The records, as the message names them.
+        subject: &'static str,
     },
     /// A GET finds the object and a HEAD does not: it was just written, so no decision about it may be based on this.
     #[error("HeadObject finds no object where GetObject finds one")]
@@ -166,7 +166,7 @@ mod tests {
             (StoreError::ObjectsTimeout { operation }, (true, true, false)),
             (StoreError::Credentials { reason: reason.clone() }, (true, true, false)),
             (StoreError::Update(reason.clone()), (false, true, false)),
-            (StoreError::Contention { what: "images" }, (false, true, false)),
+            (StoreError::Contention { subject: "images" }, (false, true, false)),
             (StoreError::ObjectNotVisible, (false, true, false)),
             (corrupt, (false, false, false)),
             (StoreError::ObjectsMisconfigured { operation, reason: reason.clone() }, (false, false, false)),

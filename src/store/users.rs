@@ -279,7 +279,7 @@ impl Users {
             Registration::KeyTaken => Ok(None),
             Registration::Prevented => match self.find_by_email(email).await? {
                 Some(_) => Ok(None),
-                None => Err(StoreError::Contention { what: "accounts of the same address" }),
+                None => Err(StoreError::Contention { subject: "accounts of the same address" }),
             },
         }
     }

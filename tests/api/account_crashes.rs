@@ -125,20 +125,20 @@ impl<'a> SignIn<'a> {
     }
 
     /// Asserts that access token and refresh token work.
-    async fn assert_alive(&self, what: &str) {
-        assert!(self.is_alive().await, "{what}");
+    async fn assert_alive(&self, case: &str) {
+        assert!(self.is_alive().await, "{case}");
         assert_eq!(
             post(self.caller.app, "/api/auth/refresh", json!({ "refreshToken": self.refresh })).await.status,
             200,
-            "{what}"
+            "{case}"
         );
     }
 
     /// Asserts that neither token works.
-    async fn assert_ended(&self, what: &str) {
-        assert!(!self.is_alive().await, "{what}");
+    async fn assert_ended(&self, case: &str) {
+        assert!(!self.is_alive().await, "{case}");
         let refresh = post(self.caller.app, "/api/auth/refresh", json!({ "refreshToken": self.refresh })).await;
-        assert_eq!(refresh.problem(), (401, "session_ended"), "{what}");
+        assert_eq!(refresh.problem(), (401, "session_ended"), "{case}");
     }
 }
 

@@ -36,14 +36,14 @@ pub use super::{
 /// A password that sign-up accepts.
 pub const PASSWORD: &str = "three small blue boats";
 
-/// Waits until `holds` returns true, such as for the work of a background task. Panics with `what` after a minute.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+/// Waits until `holds` returns true, such as for the work of a background task. Panics with `condition` after a minute.
+pub async fn eventually(condition: &str, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap_or_else(|_| panic!("not within a minute: {what}"));
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap_or_else(|_| panic!("not within a minute: {condition}"));
 }
 
 /// A server under test.

@@ -109,7 +109,7 @@ async fn only_allowed_origins_can_read_answers_and_errors() {
         ("422", Method::POST, "/api/auth/signup", Some(&json!({ "email": "", "password": "" })), 422),
         ("health", Method::GET, "/livez", None, 200),
     ];
-    for (what, method, path, body, status) in &calls {
+    for (label, method, path, body, status) in &calls {
         for origin in ALLOWED.into_iter().chain(FOREIGN).map(Some).chain([None]) {
             let answer = ada
                 .send(method.clone(), path, |request| {
@@ -118,13 +118,13 @@ async fn only_allowed_origins_can_read_answers_and_errors() {
                 })
                 .await;
             // The server answers pages of other origins too; browsers hide the answer from them.
-            assert_eq!(answer.status, *status, "{what} {origin:?}: {answer:?}");
-            assert_cors(&answer.headers, origin, what);
+            assert_eq!(answer.status, *status, "{label} {origin:?}: {answer:?}");
+            assert_cors(&answer.headers, origin, label);
             let vary = varies(&answer.headers);
-            assert_eq!(vary.contains(&"authorization".to_owned()), path.starts_with("/api/"), "{what}: {vary:?}");
+            assert_eq!(vary.contains(&"authorization".to_owned()), path.starts_with("/api/"), "{label}: {vary:?}");
         }
     }
-    for (what, body, content_type, status) in [("401", None, None, 401), ("415", Some("x"), Some("text/plain"), 415)] {
+    for (label, body, content_type, status) in [("401", None, None, 401), ("415", Some("x"), Some("text/plain"), 415)] {
         for origin in [ALLOWED[0], FOREIGN[0]] {
             let answer = app
                 .anonymous()
@@ -136,21 +136,21 @@ async fn only_allowed_origins_can_read_answers_and_errors() {
                     }
                 })
                 .await;
-            assert_eq!(answer.status, status, "{what}: {answer:?}");
-            assert_cors(&answer.headers, Some(origin), what);
+            assert_eq!(answer.status, status, "{label}: {answer:?}");
+            assert_cors(&answer.headers, Some(origin), label);
         }
     }
 }
 
 /// Asserts that the CORS headers are exactly those for this origin.
-fn assert_cors(headers: &HeaderMap, origin: Option<&str>, what: &str) {
+fn assert_cors(headers: &HeaderMap, origin: Option<&str>, label: &str) {
     let header = |name: &str, value: &str| (format!("access-control-{name}"), value.to_owned());
     let expected = match origin.filter(|origin| ALLOWED.contains(origin)) {
         Some(origin) => vec![header("allow-origin", origin), header("expose-headers", EXPOSED)],
         None => vec![],
     };
-    assert_eq!(cors(headers), expected, "{what} from {origin:?}");
-    assert!(varies(headers).contains(&"origin".to_owned()), "{what} from {origin:?}");
+    assert_eq!(cors(headers), expected, "{label} from {origin:?}");
+    assert!(varies(headers).contains(&"origin".to_owned()), "{label} from {origin:?}");
 }
 
 /// Browsers send an Origin with a page's POST to its own host too.

@@ -120,20 +120,20 @@ async fn images_behind_a_page_of_unreadable_ones_are_listed() {
             }
             images.insert_many(records).await.unwrap();
             for limit in [1, 2, 50] {
-                let what = format!("{state} by {limit}, {damage:?}");
+                let case = format!("{state} by {limit}, {damage:?}");
                 if state == "pending" {
                     assert_eq!(
                         list_all_pages(&ada, &format!("/api/images/pending?limit={limit}"), "uploads").await,
                         readable,
-                        "{what}"
+                        "{case}"
                     );
                 } else {
                     assert_eq!(
                         list_all_pages(&ada, &format!("/api/images/gallery?limit={limit}"), "images").await,
                         readable,
-                        "{what}"
+                        "{case}"
                     );
-                    assert_eq!(list_all_pages(&key, &format!("{admin_path}={limit}"), "images").await, readable, "{what}");
+                    assert_eq!(list_all_pages(&key, &format!("{admin_path}={limit}"), "images").await, readable, "{case}");
                 }
             }
         }

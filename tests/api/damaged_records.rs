@@ -54,18 +54,18 @@ async fn unreadable_image_is_a_500_on_every_operation_that_names_it() {
             images.update_one(doc! { "_id": &id }, doc! { "$set": { field: value } }).await.unwrap();
             let damaged = app.db_image(&id).await.unwrap();
             for operation in &named {
-                let what = format!("{} {} of an image {state}, damaged in {field}", operation.method, operation.path);
+                let case = format!("{} {} of an image {state}, damaged in {field}", operation.method, operation.path);
                 let answer = call_with(&ada, operation, &id).await;
                 match answer.json["results"].as_array() {
                     Some(results) => {
                         let result = &results[0];
-                        assert!(result["status"] == 500 && result["problem"]["code"] == "internal", "{what}: {answer:?}");
+                        assert!(result["status"] == 500 && result["problem"]["code"] == "internal", "{case}: {answer:?}");
                     }
                     // Only ready images have a caption to change, and the state is readable.
                     None if operation.method == reqwest::Method::PATCH && state != "ready" => {
-                        assert_eq!(answer.problem(), (404, "not_found"), "{what}");
+                        assert_eq!(answer.problem(), (404, "not_found"), "{case}");
                     }
-                    None => assert!(is_internal_error(&answer), "{what}: {answer:?}"),
+                    None => assert!(is_internal_error(&answer), "{case}: {answer:?}"),
                 }
             }
             let after = app.db_image(&id).await.unwrap();

@@ -133,7 +133,7 @@ impl Attack {
 }
 
 /// Logs in as another user and reads the gallery; returns the slowest answer.
-async fn use_gallery_as(app: &TestApp, email: &str, thresholds: &Thresholds, what: &str) -> Duration {
+async fn use_gallery_as(app: &TestApp, email: &str, thresholds: &Thresholds, flood: &str) -> Duration {
     let http = reqwest::Client::new();
     let mut slowest = Duration::ZERO;
     let send = async |request: reqwest::RequestBuilder| {
@@ -148,9 +148,9 @@ async fn use_gallery_as(app: &TestApp, email: &str, thresholds: &Thresholds, wha
                 break (status, json);
             }
         };
-        assert_eq!(status, 200, "during a flood of {what}: {json}");
+        assert_eq!(status, 200, "during a flood of {flood}: {json}");
         let took = began.elapsed();
-        assert!(took < thresholds.limit, "during a flood of {what}: {took:?}");
+        assert!(took < thresholds.limit, "during a flood of {flood}: {took:?}");
         (json, took)
     };
     for _ in 0..thresholds.repetitions {

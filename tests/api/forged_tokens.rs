@@ -78,10 +78,10 @@ async fn read_account(app: &TestApp, authorization: &[&str]) -> Answer {
 }
 
 /// Asserts the answer to a forged token; `send` itself compares the problem with the OpenAPI document.
-fn assert_rejected(answer: &Answer, what: &str) {
-    assert_eq!(answer.problem(), (401, "token_invalid"), "{what}: {answer:?}");
-    assert_eq!(answer.header("content-type"), "application/problem+json", "{what}");
-    assert_eq!(answer.header("www-authenticate"), "Bearer error=\"invalid_token\"", "{what}");
+fn assert_rejected(answer: &Answer, case: &str) {
+    assert_eq!(answer.problem(), (401, "token_invalid"), "{case}: {answer:?}");
+    assert_eq!(answer.header("content-type"), "application/problem+json", "{case}");
+    assert_eq!(answer.header("www-authenticate"), "Bearer error=\"invalid_token\"", "{case}");
 }
 
 /// Covers every protected operation of the OpenAPI document.

@@ -169,17 +169,17 @@ async fn c1_another_users_image_is_answered_like_an_unknown_one_on_every_route()
     let before = stored(&app).await;
     for operation in operations_on_an_image() {
         for (state, id) in &images {
-            let what = format!("{} {} of a {state} image", operation.method, operation.path);
+            let case = format!("{} {} of a {state} image", operation.method, operation.path);
             let for_unknown_id = call(&eve, &operation, &uuid::Uuid::now_v7().to_string()).await;
-            assert_eq!(for_unknown_id.problem(), (404, "not_found"), "{what}");
+            assert_eq!(for_unknown_id.problem(), (404, "not_found"), "{case}");
             let for_foreign_id = call(&eve, &operation, id).await;
-            assert_eq!(comparable(&for_foreign_id), comparable(&for_unknown_id), "{what}");
+            assert_eq!(comparable(&for_foreign_id), comparable(&for_unknown_id), "{case}");
             assert!(
                 !for_foreign_id.text.contains(id.as_str()) && !for_foreign_id.text.contains("private"),
-                "{what}: {for_foreign_id:?}"
+                "{case}: {for_foreign_id:?}"
             );
             let for_anonymous = call(&app.anonymous(), &operation, id).await;
-            assert_eq!(for_anonymous.problem(), (401, "token_missing"), "{what}");
+            assert_eq!(for_anonymous.problem(), (401, "token_missing"), "{case}");
         }
     }
     assert!(stored(&app).await == before, "no operation changes another user's records");
@@ -223,21 +223,21 @@ async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and
     for operation in &with_id {
         let unknown = uuid::Uuid::now_v7().to_string();
         let for_unknown_id = call_with(&eve, operation, &unknown).await;
-        let what = format!("{} {}", operation.method, operation.path);
-        assert!(matches!(for_unknown_id.status, 200 | 404), "{what}: {for_unknown_id:?}");
+        let case = format!("{} {}", operation.method, operation.path);
+        assert!(matches!(for_unknown_id.status, 200 | 404), "{case}: {for_unknown_id:?}");
         let is_not_found = |result: &Value| result["status"] == 404 && result["problem"]["code"] == "not_found";
         let results = for_unknown_id.json["results"].as_array();
         assert_eq!(
             for_unknown_id.status == 200,
             results.is_some_and(|all| all.len() == 1 && all.iter().all(is_not_found)),
-            "{what}: {for_unknown_id:?}"
+            "{case}: {for_unknown_id:?}"
         );
         for (state, id) in &all {
             let for_foreign_id = call_with(&eve, operation, id).await;
             assert_eq!(
                 comparable_without_id(&for_foreign_id, id),
                 comparable_without_id(&for_unknown_id, &unknown),
-                "{what} of ada's {state}"
+                "{case} of ada's {state}"
             );
         }
     }
@@ -286,11 +286,11 @@ async fn operations_without_an_id_show_no_data_of_other_users() {
     for operation in without_id {
         operations_checked += 1;
         let answer = call_with(&eve, &operation, "").await;
-        let what = format!("{} {}", operation.method, operation.path);
-        assert!(answer.status < 500, "{what}: {answer:?}");
+        let case = format!("{} {}", operation.method, operation.path);
+        assert!(answer.status < 500, "{case}: {answer:?}");
         let adas_values = all.iter().map(|(_, id)| id.as_str()).chain([ada.email.as_str(), "private"]);
         for text in adas_values {
-            assert!(!answer.text.contains(text), "{what} shows {text}: {answer:?}");
+            assert!(!answer.text.contains(text), "{case} shows {text}: {answer:?}");
         }
     }
     assert!(operations_checked >= 6, "{operations_checked}");

@@ -82,15 +82,15 @@ const EXPECTS_CONTINUE: &[&str] = &["Expect: 100-continue", "Accept: */*"];
 async fn put_with_the_headers_of_phones_is_accepted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    for (what, extra_lines, spelling) in [
+    for (case, extra_lines, spelling) in [
         ("URLSession", URL_SESSION, capitalized as fn(&str) -> String),
         ("OkHttp", OK_HTTP, str::to_owned as fn(&str) -> String),
         ("a client that waits for 100", EXPECTS_CONTINUE, capitalized),
     ] {
         let bytes = unique_png();
         let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
-        assert_eq!(send(&ticket.json["upload"], &bytes, extra_lines, spelling, None).await, Some(200), "{what}");
-        assert_eq!(ada.confirm(ticket.id()).await.status, 200, "{what}");
+        assert_eq!(send(&ticket.json["upload"], &bytes, extra_lines, spelling, None).await, Some(200), "{case}");
+        assert_eq!(ada.confirm(ticket.id()).await.status, 200, "{case}");
     }
 }
 

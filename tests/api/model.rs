@@ -85,8 +85,8 @@ fn op() -> impl Strategy<Value = Op> {
         items
     });
     prop_oneof![
-        8 => (user(), any_declaration(), key()).prop_map(|(user, what, key)| Op::Upload(user, what, key)),
-        2 => (user(), distinct, key()).prop_map(|(user, what, key)| Op::UploadBatch(user, what, key)),
+        8 => (user(), any_declaration(), key()).prop_map(|(user, declared, key)| Op::Upload(user, declared, key)),
+        2 => (user(), distinct, key()).prop_map(|(user, declared, key)| Op::UploadBatch(user, declared, key)),
         1 => user().prop_map(Op::Unstorable),
         8 => index().prop_map(Op::Put),
         1 => index().prop_map(Op::Plant),
@@ -99,7 +99,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (by(), index()).prop_map(|(user, index)| Op::Get(user, index)),
         1 => (by(), several()).prop_map(|(user, indexes)| Op::ReadBatch(user, indexes)),
         1 => (by(), index(), any::<bool>()).prop_map(|(user, index, clear)| Op::Caption(user, index, clear)),
-        2 => (user(), any_declaration(), key()).prop_map(|(user, what, key)| Op::OpenParts(user, what, key)),
+        2 => (user(), any_declaration(), key()).prop_map(|(user, declared, key)| Op::OpenParts(user, declared, key)),
         2 => (by(), index()).prop_map(|(user, index)| Op::SignPart(user, index)),
         2 => index().prop_map(Op::PutPart),
         1 => (by(), index()).prop_map(|(user, index)| Op::ListParts(user, index)),

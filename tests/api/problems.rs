@@ -14,14 +14,14 @@ pub const CANARY: &str = "canary-7f3a";
 
 /// Asserts status and code of a rejected request, and that the answer repeats no value of the caller. `send` has already compared
 /// the problem with the OpenAPI document.
-fn assert_refused(answer: &Answer, problem: (u16, &str), what: &str) {
-    assert_eq!(answer.problem(), problem, "{what}: {answer:?}");
-    assert_no_canary(answer, what);
+fn assert_refused(answer: &Answer, problem: (u16, &str), case: &str) {
+    assert_eq!(answer.problem(), problem, "{case}: {answer:?}");
+    assert_no_canary(answer, case);
 }
 
 /// Asserts that an answer repeats no value of the caller.
-fn assert_no_canary(answer: &Answer, what: &str) {
-    assert!(!answer.text.contains("canary"), "{what}: {}", answer.text);
+fn assert_no_canary(answer: &Answer, case: &str) {
+    assert!(!answer.text.contains("canary"), "{case}: {}", answer.text);
     let headers = format!("{:?}", answer.headers);
-    assert!(!headers.contains("canary"), "{what}: {headers}");
+    assert!(!headers.contains("canary"), "{case}: {headers}");
 }

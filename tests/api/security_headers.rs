@@ -21,19 +21,19 @@ fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 }
 
 /// Asserts the headers that every answer has, and those that none has.
-fn assert_headers(headers: &HeaderMap, what: &str) {
+fn assert_headers(headers: &HeaderMap, case: &str) {
     for (name, wanted) in [
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
         ("cross-origin-resource-policy", "same-origin"),
     ] {
-        assert_eq!(value(headers, name), wanted, "{what}: {headers:?}");
+        assert_eq!(value(headers, name), wanted, "{case}: {headers:?}");
     }
     let policy = value(headers, "content-security-policy");
-    assert!(policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"), "{what}: {headers:?}");
-    assert!(!value(headers, "cache-control").is_empty(), "{what}: {headers:?}");
+    assert!(policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"), "{case}: {headers:?}");
+    assert!(!value(headers, "cache-control").is_empty(), "{case}: {headers:?}");
     for name in ["server", "x-powered-by", "via", "x-aspnet-version"] {
-        assert!(!headers.contains_key(name), "{what}: {headers:?}");
+        assert!(!headers.contains_key(name), "{case}: {headers:?}");
     }
 }
 
@@ -70,12 +70,12 @@ async fn h5_every_answer_of_every_operation_has_security_headers() {
             }
             let answer = request.send().await.unwrap();
             let (status, headers) = (answer.status().as_u16(), answer.headers());
-            let what = format!("{method} {concrete}: {status}");
-            assert_headers(headers, &what);
+            let case = format!("{method} {concrete}: {status}");
+            assert_headers(headers, &case);
             // The owner's browser may store a gallery page, to revalidate it.
             let cache_control = if concrete == "/api/images/gallery" && status == 200 { "private, no-cache" } else { "no-store" };
-            assert_eq!(value(headers, "cache-control"), cache_control, "{what}");
-            assert_eq!(value(headers, "strict-transport-security"), HSTS, "{what}");
+            assert_eq!(value(headers, "cache-control"), cache_control, "{case}");
+            assert_eq!(value(headers, "strict-transport-security"), HSTS, "{case}");
             statuses.insert(status);
         }
     }

@@ -38,23 +38,23 @@ async fn send(
 async fn repeated_parameters_and_content_codings_are_rejected_by_every_operation() {
     let app = TestApp::start().await;
     for operation in operations() {
-        let what = format!("{} {}", operation.method, operation.path);
+        let case = format!("{} {}", operation.method, operation.path);
         for coding in ["gzip", "br", "zstd", "deflate", "x-unknown", "identity, gzip"] {
             let answer = send(&app, &operation, "", |request| request.header("content-encoding", coding)).await;
-            assert_eq!(answer.problem(), (415, "unsupported_media_type"), "{what} {coding}");
-            assert_eq!(answer.header("accept-encoding"), "identity", "{what} {coding}");
+            assert_eq!(answer.problem(), (415, "unsupported_media_type"), "{case} {coding}");
+            assert_eq!(answer.header("accept-encoding"), "identity", "{case} {coding}");
         }
         let name = "idempotency-key";
         let answer = send(&app, &operation, "", |request| request.header(name, "a").header(name, "b")).await;
-        assert_eq!(answer.problem(), (400, "invalid_request"), "{what} {name}");
-        assert_eq!(answer.json["errors"][0]["field"], name, "{what}");
+        assert_eq!(answer.problem(), (400, "invalid_request"), "{case} {name}");
+        assert_eq!(answer.json["errors"][0]["field"], name, "{case}");
         for query in ["?limit=5&limit=6", "?cursor=a&%63ursor=a", "?key=a&key=b"] {
             let query = if operation.path_of("x").contains('?') { query.replacen('?', "&", 1) } else { query.to_owned() };
             let answer = send(&app, &operation, &query, |request| request).await;
-            assert_eq!(answer.problem(), (400, "invalid_request"), "{what} {query}");
+            assert_eq!(answer.problem(), (400, "invalid_request"), "{case} {query}");
         }
         let read = send(&app, &operation, "", |request| request.header("content-encoding", "identity")).await;
-        assert_ne!(read.status, 415, "{what}: identity is a known coding");
+        assert_ne!(read.status, 415, "{case}: identity is a known coding");
     }
 }
 
@@ -63,16 +63,16 @@ async fn undocumented_body_is_rejected() {
     let app = TestApp::start().await;
     let mut bodiless = 0;
     for operation in operations().into_iter().filter(|operation| operation.body().is_none()) {
-        let what = format!("{} {}", operation.method, operation.path);
+        let case = format!("{} {}", operation.method, operation.path);
         let rejected = send(&app, &operation, "", |request| request.json(&json!({ "a": 1 }))).await;
         assert!(
             rejected.problem() == (400, "invalid_request") && rejected.text.contains("takes no request body"),
-            "{what}: {rejected:?}"
+            "{case}: {rejected:?}"
         );
         for nothing in ["{}", " {} ", "null", ""] {
             let sent =
                 send(&app, &operation, "", |request| request.header("content-type", "application/json").body(nothing)).await;
-            assert!(!sent.text.contains("takes no request body"), "{what} {nothing:?}: {sent:?}");
+            assert!(!sent.text.contains("takes no request body"), "{case} {nothing:?}: {sent:?}");
         }
         bodiless += 1;
     }

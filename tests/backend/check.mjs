@@ -19,12 +19,12 @@ const call = async (url, { method = "GET", headers = {}, json } = {}) => {
 };
 
 /** Waits until `check` returns a true value. */
-async function until(check, what) {
+async function until(check, condition) {
   for (const end = Date.now() + 120_000; Date.now() < end;) {
     if (await check()) return;
     await new Promise((done) => { setTimeout(done, 50); });
   }
-  assert.fail(`not within 120 s: ${what}`);
+  assert.fail(`not within 120 s: ${condition}`);
 }
 
 /** Returns the images of a user as the backend knows them. */

@@ -12,12 +12,12 @@ const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.mi
  * Asserts that all rules of axe-core, best practices included, find nothing. Runs the script through the debugger, to which the page's
  * content security policy does not apply.
  */
-async function axe(page, what) {
+async function axe(page, label) {
   await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => {}))));
   await page.evaluate(AXE);
   const { violations, passes } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-  assert.ok(passes.length > 10, `${what}: axe checked no elements`);
-  assert.deepEqual(violations.map(({ id, nodes }) => `${what}: ${id}: ${nodes.map((node) => `${node.html.slice(0, 120)} ${node.any[0]?.message ?? ""}`).join(" | ")}`), []);
+  assert.ok(passes.length > 10, `${label}: axe checked no elements`);
+  assert.deepEqual(violations.map(({ id, nodes }) => `${label}: ${id}: ${nodes.map((node) => `${node.html.slice(0, 120)} ${node.any[0]?.message ?? ""}`).join(" | ")}`), []);
 }
 
 for (const [name, options] of [

@@ -46,12 +46,12 @@ test("the package uploads with previews from another origin, in workers", async 
   assert.equal((await gallery(user)).length, 3);
 });
 
-for (const [what, deny] of Object.entries({
+for (const [label, deny] of Object.entries({
   "workers are denied": () => { window.Worker = class { constructor() { throw new DOMException("Denied.", "SecurityError"); } }; },
   "storage is denied": () => { Object.defineProperty(window, "indexedDB", { get() { throw new DOMException("Denied.", "SecurityError"); } }); },
   "there is no crypto.subtle": () => { Object.defineProperty(crypto, "subtle", { value: undefined }); },
 })) {
-  test(`the package uploads where ${what}`, async (t) => {
+  test(`the package uploads where ${label}`, async (t) => {
     const [context, user] = [await openContext(t, {}), await signUp()];
     await context.addInitScript(deny);
     const page = await app(t, context, user);
@@ -71,7 +71,7 @@ test("the package uploads where the page's policy denies workers, and makes the 
   assert.equal(page.workers().length, 0);
 });
 
-for (const [what, deny] of Object.entries({
+for (const [label, deny] of Object.entries({
   "has no memory": () => { OffscreenCanvas.prototype.getContext = () => null; },
   "is not encoded": () => { OffscreenCanvas.prototype.convertToBlob = () => Promise.reject(new DOMException("Failed.", "EncodingError")); },
   "of an older browser is not encoded": () => {
@@ -79,7 +79,7 @@ for (const [what, deny] of Object.entries({
     HTMLCanvasElement.prototype.toBlob = (done) => done(null);
   },
 })) {
-  test(`a file is uploaded without a preview if a canvas ${what}`, async (t) => {
+  test(`a file is uploaded without a preview if a canvas ${label}`, async (t) => {
     const [file] = await drawPhotos(await (await openContext(t, {})).newPage(), 1, { width: 900, height: 700, noise: 0.8 });
     const [context, user] = [await openContext(t, {}), await signUp()];
     // Without workers the page makes the preview, with the canvas that this test breaks.

@@ -77,8 +77,8 @@ test("requests with credentials are refused, because no cookie authenticates", a
   assert.deepEqual(calls, { ...calls, invalid: "hidden from the page", confirm: "hidden from the page", patch: "hidden from the page", requestId: false, deleted: "hidden from the page" });
 });
 
-for (const [what, host, port] of [["another port", "app.test", 0], ["another name", "www.app.test", 0]]) {
-  test(`a page of another origin can make no call: ${what}`, async (t) => {
+for (const [label, host, port] of [["another port", "app.test", 0], ["another name", "www.app.test", 0]]) {
+  test(`a page of another origin can make no call: ${label}`, async (t) => {
     const page = await pageOf(t, host, port);
     const { token } = await signUp();
     const seen = await page.evaluate(steps, { base: BASE, token, credentials: "omit", ...(await ticket(token)) });

@@ -22,22 +22,22 @@ async function isLaidOut() {
 }
 
 /** Asserts that the grid has one reachable Tab stop, and that its reading order is the order of the images. */
-async function assertOrder(page, what) {
+async function assertOrder(page, label) {
   const { stops, order } = await page.evaluate(() => ({
     stops: [...document.querySelectorAll("#grid .open")].filter((open) => open.tabIndex === 0).length,
     order: [...document.querySelectorAll("#grid > .tile")].map((tile) => [tile.ariaPosInSet, tile.querySelector("img").alt]),
   }));
   const inOrder = order.toSorted((a, b) => a[0] - b[0]).map(([, name]) => name);
-  assert.deepEqual(order.map(([, name]) => name), inOrder, `${what}: elements in the order of the images`);
-  assert.deepEqual(await readTiles(page), inOrder, `${what}: read in the order of the images`);
-  assert.equal(stops, inOrder.length ? 1 : 0, `${what}: one stop for the Tab key`);
+  assert.deepEqual(order.map(([, name]) => name), inOrder, `${label}: elements in the order of the images`);
+  assert.deepEqual(await readTiles(page), inOrder, `${label}: read in the order of the images`);
+  assert.equal(stops, inOrder.length ? 1 : 0, `${label}: one stop for the Tab key`);
   if (!inOrder.length) return;
   // From any focus, Tab reaches a tile; the page has fewer than 16 other stops.
   for (let i = 0; i < 16; i += 1) {
     await page.keyboard.press("Tab");
     if (await page.evaluate(() => document.activeElement.matches("#grid .open"))) return;
   }
-  assert.fail(`${what}: Tab reaches no tile`);
+  assert.fail(`${label}: Tab reaches no tile`);
 }
 
 test("after every change one tile is the Tab stop, and tiles are read in order", async (t) => {

@@ -218,12 +218,12 @@ export async function takeScreenshot(page, name, options) {
 export const findLoadedTiles = (page) => page.locator(".tile.loaded");
 
 /** Waits until `check` returns a true value, and returns it. All tests have one limit, because none of them measures speed. */
-export async function waitUntil(check, what) {
+export async function waitUntil(check, condition) {
   const end = Date.now() + PATIENCE;
   for (;;) {
     const value = await check();
     if (value) return value;
-    if (Date.now() > end) assert.fail(`not within ${PATIENCE / 1000} s: ${what}`);
+    if (Date.now() > end) assert.fail(`not within ${PATIENCE / 1000} s: ${condition}`);
     await new Promise((done) => { setTimeout(done, 50); });
   }
 }

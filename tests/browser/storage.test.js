@@ -42,7 +42,7 @@ const DENIALS = {
 };
 
 /** Asserts that the page works: signs up, uploads, views and signs out. `notStored` are the expected notices. */
-async function assertWorks(page, notStored, what) {
+async function assertWorks(page, notStored, label) {
   await page.goto(BASE);
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
   const note = page.locator("#not-kept");
@@ -52,7 +52,7 @@ async function assertWorks(page, notStored, what) {
   await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "No images yet" }).waitFor();
-  for (const sentence of [SESSION, UPLOADS]) assert.equal((await note.textContent()).includes(sentence), notStored.includes(sentence), `${what}: ${sentence}`);
+  for (const sentence of [SESSION, UPLOADS]) assert.equal((await note.textContent()).includes(sentence), notStored.includes(sentence), `${label}: ${sentence}`);
   await chooseFiles(page, await drawPhotos(page, 2, { width: 320, height: 240 }));
   await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
   await waitUntil(async () => (await page.locator(".tile.loaded").count()) === 2, "two tiles");
@@ -61,11 +61,11 @@ async function assertWorks(page, notStored, what) {
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
 }
 
-for (const [what, [notStored, deny]] of Object.entries(DENIALS)) {
-  test(`the page works where ${what}`, async (t) => {
+for (const [label, [notStored, deny]] of Object.entries(DENIALS)) {
+  test(`the page works where ${label}`, async (t) => {
     const context = await openContext(t, {});
     await context.addInitScript(deny);
-    await assertWorks(await context.newPage(), notStored, what);
+    await assertWorks(await context.newPage(), notStored, label);
   });
 }
 

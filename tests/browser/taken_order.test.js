@@ -49,7 +49,7 @@ const read = async (page) => (await readAccessibilityTree(page))
   .filter(({ role, path }) => (role === "heading" || role === "button") && path.includes("list Images"))
   .map(({ name }) => name);
 
-const readsAs = (page, names, what) => waitUntil(async () => String(await read(page)) === String(names), `${what}: ${names}`)
+const readsAs = (page, names, label) => waitUntil(async () => String(await read(page)) === String(names), `${label}: ${names}`)
   .catch(async (error) => { throw new Error(`${error.message}; it reads ${await read(page)}`); });
 
 const order = (page) => page.getByLabel("Sort by");

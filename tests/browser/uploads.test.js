@@ -76,19 +76,19 @@ test("a broken PUT is repeated, a refused one renewed, and a lost answer recover
 });
 
 // A store may send errors without CORS headers: then a page cannot distinguish a refusal from a lost connection.
-for (const [what, dead] of Object.entries({
+for (const [label, dead] of Object.entries({
   "a URL that is refused for good": (route, urls) => (route.request().url() === urls[0] ? route.abort("failed") : route.continue()),
   "a URL that is refused for good, in parts": (route, urls) => (urls.indexOf(route.request().url()) === 0 ? route.abort("failed") : route.continue()),
   "bytes that have arrived": async (route, urls) => { if (urls.length === 1) await route.fetch(); await route.abort("failed"); },
 })) {
-  test(`an unreadable answer is retried: ${what}`, async (t) => {
+  test(`an unreadable answer is retried: ${label}`, async (t) => {
     const { page } = await openSignedInPage(t, { allowed: BROKEN });
     const [file] = await drawPhotos(page, 1);
     const urls = [];
     await onPut(page, (route) => { urls.push(route.request().url()); return dead(route, urls); });
-    await upload(page, [what.endsWith("parts") ? largeFile(t, file) : file]);
+    await upload(page, [label.endsWith("parts") ? largeFile(t, file) : file]);
     // A part that was being sent when the first one was refused may be sent once more.
-    assert.ok(urls.length <= (what.endsWith("parts") ? 6 : 4), `${urls.length} requests`);
+    assert.ok(urls.length <= (label.endsWith("parts") ? 6 : 4), `${urls.length} requests`);
   });
 }
 

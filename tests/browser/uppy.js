@@ -117,11 +117,11 @@ export async function addFiles(opened, files) {
 }
 
 /** Uploads the added files with the recipe's code; returns Uppy's result. */
-export const uploadAdded = (opened, what = "upload") => opened.evaluate(async (what) => {
-  const work = () => app.uppy[what]();
+export const uploadAdded = (opened, method = "upload") => opened.evaluate(async (method) => {
+  const work = () => app.uppy[method]();
   const result = await (app.withSession ?? ((work) => work()))(work);
   return { successful: result?.successful.length ?? 0, failed: result?.failed.map((file) => file.error) ?? [] };
-}, what);
+}, method);
 
 /** Returns the events that the page has recorded. */
 export const readEvents = (opened) => opened.evaluate(() => events);
@@ -199,13 +199,13 @@ const edit = (opened, scale) => opened.evaluate(async (scale) => {
  */
 export async function uploadChanged(opened, drawn) {
   const sent = {};
-  for (const [i, [what, act]] of Object.entries(CHANGES).entries()) {
+  for (const [i, [label, act]] of Object.entries(CHANGES).entries()) {
     const file = { ...drawn[i], name: `${i}.jpg` };
     await addFiles(opened, [file]);
     await act(opened);
-    assert.deepEqual(await uploadAdded(opened), { successful: 1, failed: [] }, what);
+    assert.deepEqual(await uploadAdded(opened), { successful: 1, failed: [] }, label);
     sent[file.name] = await opened.evaluate(() => app.uppy.getFiles()[0].data.size);
-    assert.notEqual(sent[file.name], file.buffer.length, `${what}: its bytes changed`);
+    assert.notEqual(sent[file.name], file.buffer.length, `${label}: its bytes changed`);
     await opened.evaluate(() => app.uppy.cancelAll());
   }
   return sent;

@@ -6,11 +6,11 @@ use valet::{domain::rendering::RenderFailure, model::Format};
 use super::{fixture, format_of, path, render};
 
 /// Renders a file that must not crash the child. Returns the failure's name, or `None` if the file has pictures.
-async fn outcome(format: Format, file: Bytes, what: &str) -> Option<&'static str> {
+async fn outcome(format: Format, file: Bytes, case: &str) -> Option<&'static str> {
     match render(format, file).await {
         Ok(_) => None,
         Err(RenderFailure::Undecodable(failure)) => RenderFailure::from(failure).name(),
-        Err(other) => panic!("{what}: {other}"),
+        Err(other) => panic!("{case}: {other}"),
     }
 }
 

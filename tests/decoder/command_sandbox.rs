@@ -77,8 +77,8 @@ fn a_command_is_denied_system_calls_that_no_decoder_needs() {
         ("302,1,7,0,0", "prlimit64 of another process"),
         ("16,0,0x5412,0", "ioctl that types into a terminal"),
     ];
-    for (call, what) in cases {
-        assert_eq!(text(&inside(&script(call))), "1", "{what}: EPERM is expected");
+    for (call, case) in cases {
+        assert_eq!(text(&inside(&script(call))), "1", "{case}: EPERM is expected");
     }
     assert_eq!(text(&inside(&script("435,0,0"))), "38", "clone3: ENOSYS is expected");
     // These calls have other results outside of the sandbox.

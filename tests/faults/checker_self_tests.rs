@@ -176,31 +176,31 @@ impl CleanCluster {
     }
 
     /// Compares the invariants that a new checker finds violated in MongoDB and S3 with the `expected` ones; restores the cluster.
-    async fn assert_reports(&self, what: &str, expected: &[u8]) {
+    async fn assert_reports(&self, case: &str, expected: &[u8]) {
         let evidence = Evidence::collect(&self.cluster, &self.journal).await;
-        self.compare_violations(what, &Checker::default(), &evidence, expected);
+        self.compare_violations(case, &Checker::default(), &evidence, expected);
         self.restore().await;
     }
 
     /// Compares like [`Self::assert_reports`], with the checker that has already sampled the clean cluster.
-    async fn assert_reports_with_history(&self, what: &str, expected: &[u8]) {
+    async fn assert_reports_with_history(&self, case: &str, expected: &[u8]) {
         let evidence = Evidence::collect(&self.cluster, &self.journal).await;
-        self.compare_violations(what, &self.checker, &evidence, expected);
+        self.compare_violations(case, &self.checker, &evidence, expected);
         self.restore().await;
     }
 
     /// Compares the violated invariants with the `expected` ones after `change` has altered the evidence of the clean cluster.
-    fn assert_reports_change(&self, what: &str, expected: &[u8], change: impl FnOnce(&mut Evidence)) {
+    fn assert_reports_change(&self, case: &str, expected: &[u8], change: impl FnOnce(&mut Evidence)) {
         let mut evidence = self.base.clone();
         change(&mut evidence);
-        self.compare_violations(what, &Checker::default(), &evidence, expected);
+        self.compare_violations(case, &Checker::default(), &evidence, expected);
     }
 
     /// Adds to `mismatches` if other invariants are violated than the `expected` ones.
-    fn compare_violations(&self, what: &str, checker: &Checker, evidence: &Evidence, expected: &[u8]) {
+    fn compare_violations(&self, case: &str, checker: &Checker, evidence: &Evidence, expected: &[u8]) {
         let report = checker.check_evidence(evidence, Duration::ZERO);
         if report.violated().into_iter().collect::<Vec<_>>() != expected {
-            self.mismatches.lock().unwrap().push(format!("{what}: expected {expected:?}; {report}"));
+            self.mismatches.lock().unwrap().push(format!("{case}: expected {expected:?}; {report}"));
         }
     }
 

@@ -56,13 +56,13 @@ impl Answer {
     }
 
     /// Asserts that this answer reports an outage in time, in the documented shape and without details of the internals.
-    pub fn assert_outage(&self, what: &str) {
-        assert!(matches!(self.problem(), (503, "unavailable") | (504, "timeout")), "{what}: {self:?}");
-        assert_eq!(self.content_type, "application/problem+json", "{what}: {self:?}");
-        assert!(self.status == 504 || self.retry_after.is_some(), "{what}: {self:?}");
-        assert!(self.took < ANSWERED_WITHIN, "{what}: {self:?}");
+    pub fn assert_outage(&self, case: &str) {
+        assert!(matches!(self.problem(), (503, "unavailable") | (504, "timeout")), "{case}: {self:?}");
+        assert_eq!(self.content_type, "application/problem+json", "{case}: {self:?}");
+        assert!(self.status == 504 || self.retry_after.is_some(), "{case}: {self:?}");
+        assert!(self.took < ANSWERED_WITHIN, "{case}: {self:?}");
         let text = self.json.to_string();
-        assert!(!["127.0.0.1", "mongo", "X-Amz", "Error {", "u/"].iter().any(|inner| text.contains(inner)), "{what}: {text}");
+        assert!(!["127.0.0.1", "mongo", "X-Amz", "Error {", "u/"].iter().any(|inner| text.contains(inner)), "{case}: {text}");
     }
 }
 

@@ -20,8 +20,8 @@ function holdFirstPut(t) {
   return deletions;
 }
 
-for (const [what, size] of [["one PUT", 100_000], ["parts", 17 * MIB]]) {
-  test(`cancelling an upload in ${what} keeps the image that another device made of it`, async (t) => {
+for (const [label, size] of [["one PUT", 100_000], ["parts", 17 * MIB]]) {
+  test(`cancelling an upload in ${label} keeps the image that another device made of it`, async (t) => {
     const user = await signUp();
     const [uploader, otherDevice, laterVisit] = [1, 2, 3].map(() => createUploader({ api: BASE, token: user.token }));
     const deletions = holdFirstPut(t);

@@ -53,8 +53,8 @@ const ANSWERS = {
   "403": [() => makeResponse(403), { put: 2, renew: 1 }],
   "400": [() => makeResponse(400), { put: 2, upload: 2 }],
 };
-for (const [what, [answer, calls]] of Object.entries(ANSWERS)) {
-  test(`PUT answered with ${what}: one image in the end`, async (t) => {
+for (const [label, [answer, calls]] of Object.entries(ANSWERS)) {
+  test(`PUT answered with ${label}: one image in the end`, async (t) => {
     const { user, uploader } = await started();
     const seen = intercept(t, ({ kind, n }, send) => (kind === "put" && n === 1 ? answer(send) : undefined));
     const file = makeImage("one.png");

@@ -100,8 +100,8 @@ test("errors of the app, and events without an image, do not end the stream", as
     return new Response(response.body.pipeThrough(added), response);
   });
   const reported = t.mock.method(console, "error", () => {});
-  const fails = (what) => () => {
-    calls.push(what);
+  const fails = (name) => () => {
+    calls.push(name);
     throw new Error("of the app");
   };
   const ended = subscribe({ api: BASE, token: user.token, signal: stopping.signal, onReset: fails("reset"), onEvent: fails("event") });

@@ -87,10 +87,10 @@ export function speedUpTimers(t, factor = 100) {
 }
 
 /** Waits until `check` holds. */
-export async function waitUntil(check, what, seconds = 120) {
+export async function waitUntil(check, condition, seconds = 120) {
   for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
     if (await check()) return;
     await new Promise((done) => { setTimeout(done, 20); });
   }
-  assert.fail(`not within ${seconds} s: ${what}`);
+  assert.fail(`not within ${seconds} s: ${condition}`);
 }

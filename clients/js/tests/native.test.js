@@ -84,8 +84,8 @@ for (const app of Object.keys(APPS)) {
     "403": [403, { puts: 2, renew: 1 }],
     "400": [400, { puts: 2, upload: 2 }],
   };
-  for (const [what, [answer, { puts, ...calls }]] of Object.entries(answers)) {
-    test(`${app}: a PUT answered with ${what}: one image in the end`, async (t) => {
+  for (const [label, [answer, { puts, ...calls }]] of Object.entries(answers)) {
+    test(`${app}: a PUT answered with ${label}: one image in the end`, async (t) => {
       const { user, wire, given, seen, uploader } = await started(t, app, (n) => (n === 1 ? answer : undefined));
       const file = makeImage("one.png", 300_000);
       await uploader.add(await saveFile(file), { name: "one.png" })[0].finished;

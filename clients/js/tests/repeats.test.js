@@ -5,8 +5,8 @@ import test from "node:test";
 import { createUploader } from "valet-upload";
 import { signUp, assertGallery, BASE, makeImage, intercept, MIB, speedUpTimers, makeResponse } from "./harness.js";
 
-for (const [what, header] of Object.entries({ seconds: () => "3", "a date": () => new Date(Date.now() + 4000).toUTCString() })) {
-  test(`a Retry-After in ${what} is waited for`, async (t) => {
+for (const [label, header] of Object.entries({ seconds: () => "3", "a date": () => new Date(Date.now() + 4000).toUTCString() })) {
+  test(`a Retry-After in ${label} is waited for`, async (t) => {
     const user = await signUp();
     const times = [];
     intercept(t, ({ kind, n }) => {
@@ -33,8 +33,8 @@ test("a Retry-After that cannot be read or has passed does not matter", async (t
   await assertGallery(user, [file]);
 });
 
-for (const [what, size] of [["one PUT", 100_000], ["parts", 17 * MIB]]) {
-  test(`an upload in ${what} that has ended at each confirm fails after a few repeats, and can be retried`, async (t) => {
+for (const [label, size] of [["one PUT", 100_000], ["parts", 17 * MIB]]) {
+  test(`an upload in ${label} that has ended at each confirm fails after a few repeats, and can be retried`, async (t) => {
     const user = await signUp();
     let isEnding = true;
     const seen = intercept(t, ({ kind }) => (kind === "confirm" && isEnding ? makeResponse(410, { code: "upload_expired" }) : undefined));

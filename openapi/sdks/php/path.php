@@ -27,10 +27,10 @@ spl_autoload_register(function (string $class): void {
     }
 });
 
-function check(bool $holds, mixed $what): void
+function check(bool $holds, mixed $found): void
 {
     if (!$holds) {
-        throw new LogicException(print_r($what, true));
+        throw new LogicException(print_r($found, true));
     }
 }
 

@@ -7,8 +7,8 @@ require 'net/http'
 require 'securerandom'
 require 'valet_client'
 
-def check(holds, what)
-  raise what.inspect unless holds
+def check(holds, found)
+  raise found.inspect unless holds
 end
 
 # Sends the bytes with the method and the headers of the ticket, and no others.

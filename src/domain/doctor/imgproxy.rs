@@ -65,11 +65,11 @@ async fn refusals(context: &ProbeContext<'_>, imgproxy: &Imgproxy, valid: &str, 
     let base = &imgproxy.base_url;
     let changed = format!("{base}/{signature}/{}", rest.replace("rs:fit:640:640", "rs:fit:641:641"));
     let mut accepted = Vec::new();
-    for (what, url) in
+    for (label, url) in
         [("without a signature", format!("{base}/unsafe/{rest}")), ("changed", changed), ("expired", expired.to_owned())]
     {
         if context.get(&url, &[]).await?.is_success() {
-            accepted.push(what);
+            accepted.push(label);
         }
     }
     Ok(answer_if(

@@ -68,7 +68,7 @@ async fn overrides(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
         ("response-content-disposition", saved.header("content-disposition") == name.content_disposition()),
     ]
     .into_iter()
-    .filter_map(|(what, honoured)| (!honoured).then_some(what))
+    .filter_map(|(condition, honoured)| (!honoured).then_some(condition))
     .collect();
     let seen = if ignored.is_empty() { String::new() } else { format!("ignored: {}", ignored.join(", ")) };
     Ok(answer_if(ignored.is_empty(), seen))
@@ -89,7 +89,7 @@ async fn anonymous(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
         ("list", context.get(bucket, &[]).await?),
     ];
     let all_rejected = answers.iter().all(|(_, answer)| answer.is_rejected());
-    let seen: Vec<_> = answers.iter().map(|(what, answer)| format!("{what} {}", answer.status)).collect();
+    let seen: Vec<_> = answers.iter().map(|(condition, answer)| format!("{condition} {}", answer.status)).collect();
     Ok(answer_if(all_rejected, format!("HTTP {}", seen.join(", "))))
 }
 

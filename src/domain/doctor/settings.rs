@@ -50,12 +50,12 @@ pub(super) async fn fix(context: &ProbeContext<'_>, config: &Config, options: Op
 }
 
 /// Describes a change.
-pub(super) fn outcome(what: &str, change: Result<Change, StoreError>) -> String {
+pub(super) fn outcome(setting: &str, change: Result<Change, StoreError>) -> String {
     match change {
-        Ok(Change::Made) => format!("{what}: set"),
-        Ok(Change::None) => format!("{what}: was set already"),
-        Ok(Change::Unsupported) => format!("{what}: this store has no such setting"),
-        Err(error) => format!("{what}: not set: {error}"),
+        Ok(Change::Made) => format!("{setting}: set"),
+        Ok(Change::None) => format!("{setting}: was set already"),
+        Ok(Change::Unsupported) => format!("{setting}: this store has no such setting"),
+        Err(error) => format!("{setting}: not set: {error}"),
     }
 }
 

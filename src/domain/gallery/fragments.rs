@@ -1,7 +1,7 @@
 //! Keeps the texts of images that were shown lately, so that an image that is shown again is neither decoded nor signed again.
 //!
-//! A text depends on the fields of the image's record that are shown, which are read from the database for each page, and on the
-//! parameters of its URLs. Both are its key, so a text that is found is the one that would be written now.
+//! A text depends on the image's record, which is read from the database for each page, and on the parameters of its URLs. Both
+//! are its key, so a text that is found is the one that would be written now.
 
 use std::{
     fmt,
@@ -26,12 +26,12 @@ const SHOWN_IMAGES: usize = 4 * CAPACITY;
 
 /// The text of an image. Not `Debug`, since it contains presigned URLs.
 pub(super) struct Fragment {
-    /// Digest of the key.
+    /// Digest of the parameters of the URLs and of the elements that the record shows.
     pub(super) digest: Sha256,
     pub(super) text: Box<[u8]>,
 }
 
-/// A cache of texts. The key of each is the digest of the parameters of the URLs, and the elements that the record shows. A text is kept from the second
+/// A cache of texts. The key of each is the digest of the parameters of the URLs, and the record. A text is kept from the second
 /// time on that its image is shown: an image that is shown once, as by scrolling, costs no allocation and displaces no other.
 pub(super) struct Fragments {
     kept: Mutex<GenerationalCache<Box<[u8]>, Arc<Fragment>, RandomState>>,

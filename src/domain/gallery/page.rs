@@ -72,7 +72,7 @@ impl GalleryPage<'_> {
     pub fn shown(&self, limit: u32) -> Shown<'_> {
         let limit = limit as usize;
         let mut images = Vec::with_capacity(limit.min(self.found.length()));
-        let (mut key, mut last) = (Vec::with_capacity(1024), None);
+        let (mut key, mut shown, mut last) = (Vec::with_capacity(1024), Vec::with_capacity(1024), None);
         for record in self.found.records() {
             if images.len() == limit {
                 let next = last.and_then(GalleryRecord::row).and_then(|row| row.position(self.order));
@@ -81,10 +81,16 @@ impl GalleryPage<'_> {
             self.set_key(&mut key, record);
             let source = match self.fragments.get(&key) {
                 Lookup::Kept(fragment) => Some(Source::Kept(fragment)),
-                found => record.row().map(|row| Source::Record {
-                    row: Box::new(row),
-                    digest: Sha256::of([&key]),
-                    kept_as: matches!(found, Lookup::Shown).then(|| key.as_slice().into()),
+                found => record.row().map(|row| {
+                    // The entity tag depends on this digest: other fields change without a visible difference.
+                    shown.clear();
+                    record.push_shown_elements(&mut shown);
+                    let digest = Sha256::of([&self.urls_digest.to_bytes()[..], &shown]);
+                    Source::Record {
+                        row: Box::new(row),
+                        digest,
+                        kept_as: matches!(found, Lookup::Shown).then(|| key.as_slice().into()),
+                    }
                 }),
             };
             if let Some(source) = source {
@@ -124,7 +130,7 @@ impl GalleryPage<'_> {
     fn set_key(&self, key: &mut Vec<u8>, record: GalleryRecord<'_>) {
         key.clear();
         key.extend_from_slice(&self.urls_digest.to_bytes());
-        record.push_shown_elements(key);
+        key.extend_from_slice(record.bytes());
     }
 
     /// Appends an image's URL, which is ASCII without quotes or backslashes, and returns its expiry, the same for the whole page.

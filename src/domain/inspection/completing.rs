@@ -82,7 +82,7 @@ impl PartsCompletion {
                     waited += POLL_INTERVAL;
                 }
                 Attempt::ClaimedByAnother => {
-                    return Err(StoreError::Contention { what: "an upload whose parts another request completes" });
+                    return Err(StoreError::Contention { subject: "an upload whose parts another request completes" });
                 }
                 Attempt::Incomplete(missing) => return Ok(Inspection::PartsMissing(missing)),
                 // The upload was aborted, so all parts are missing; or another request completed it between the two checks.
@@ -96,7 +96,7 @@ impl PartsCompletion {
         match last_completion {
             // S3 rejects parts that it lists itself, in each attempt.
             Some(Completion::PartChanged) => Ok(Inspection::PartsRejected),
-            _ => Err(StoreError::Contention { what: "an upload whose parts are being completed" }),
+            _ => Err(StoreError::Contention { subject: "an upload whose parts are being completed" }),
         }
     }
 

@@ -98,7 +98,7 @@ impl CopyInspector {
                     return Ok(Inspection::Missing);
                 }
                 if waited >= MAX_WAIT {
-                    return Err(StoreError::Contention { what: "an upload that another request copies" });
+                    return Err(StoreError::Contention { subject: "an upload that another request copies" });
                 }
                 tokio::time::sleep(POLL_INTERVAL).await;
                 waited += POLL_INTERVAL;
@@ -123,7 +123,7 @@ impl CopyInspector {
                 }
             }
         }
-        Err(StoreError::Contention { what: "an upload that is replaced while it is copied" })
+        Err(StoreError::Contention { subject: "an upload that is replaced while it is copied" })
     }
 
     /// Claims the upload, and records the keys of the copy. Returns `None` if another request holds the claim, or the image is no

@@ -172,7 +172,7 @@ impl Multipart {
             let expires_at = self.opening.opened_lifetimes(&image).expires_at;
             return Ok(OpenedMultipart { image: Image { expires_at, ..image }, layout, is_new: true });
         }
-        Err(StoreError::Contention { what: "the user's reservations" }.into())
+        Err(StoreError::Contention { subject: "the user's reservations" }.into())
     }
 
     /// Validates a declaration. Returns every rule that it breaks.
@@ -241,7 +241,7 @@ impl Multipart {
                 return Ok(signed);
             }
         }
-        Err(StoreError::Contention { what: "a multipart upload" }.into())
+        Err(StoreError::Contention { subject: "a multipart upload" }.into())
     }
 
     /// Returns numbers and sizes of the parts that have arrived.

@@ -74,7 +74,7 @@ impl Uploads {
                 self.recent.remember(user, sha256, if *is_new { BytesStatus::New } else { BytesStatus::Known });
             }
         }
-        let unresolved = || Err(StoreError::Contention { what: "uploads of the same bytes" }.into());
+        let unresolved = || Err(StoreError::Contention { subject: "uploads of the same bytes" }.into());
         Ok(results.into_iter().map(|answer| answer.unwrap_or_else(unresolved)).collect())
     }
 

@@ -80,6 +80,6 @@ impl Uploads {
             }
             self.reservations.finish_abandoned_steps(user, &[id], tried).await?;
         }
-        Err(StoreError::Contention { what: "an upload that is declared again" }.into())
+        Err(StoreError::Contention { subject: "an upload that is declared again" }.into())
     }
 }

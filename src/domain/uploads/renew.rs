@@ -59,5 +59,5 @@ impl Uploads {
 
 /// Returns the error for an upload that had expired when it was read first, and had been prolonged when it was read again.
 fn prolonged() -> RenewError {
-    StoreError::Contention { what: "an upload that is renewed" }.into()
+    StoreError::Contention { subject: "an upload that is renewed" }.into()
 }

@@ -116,7 +116,7 @@ impl UppyUploads {
                 if self.reservations.insert_reserved(user, &[(image, due)]).await? == [InsertOutcome::Inserted] {
                     return Ok(());
                 }
-                return Err(StoreError::Contention { what: "an image's id" }.into());
+                return Err(StoreError::Contention { subject: "an image's id" }.into());
             }
             if round == 0 {
                 self.confirm_arrived_forms(user, now).await?;
@@ -124,7 +124,7 @@ impl UppyUploads {
                 self.quota.explain_rejection(user, bytes).await?;
             }
         }
-        Err(StoreError::Contention { what: "the user's reservations" }.into())
+        Err(StoreError::Contention { subject: "the user's reservations" }.into())
     }
 
     /// Confirms the user's forms that have arrived, the oldest first.

@@ -128,7 +128,7 @@ impl PartLimits {
         }
         // Another request, such as a Complete that names fewer parts, may have made the image ready since the parts were listed.
         let Some(tombstone) = self.lifecycle.reject(image, Rejection::ObjectMismatch, now).await? else {
-            return Err(StoreError::Contention { what: "an upload that is changed while its parts are counted" });
+            return Err(StoreError::Contention { subject: "an upload that is changed while its parts are counted" });
         };
         tracing::warn!(image = %image.id, user = %image.user, reserved = image.reserved, "rejected an upload whose parts exceeded its reservation");
         self.removal.purge_now(vec![tombstone], now).await;

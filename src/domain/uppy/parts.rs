@@ -169,7 +169,7 @@ impl UppyUploads {
                 return Ok(signed);
             }
         }
-        Err(StoreError::Contention { what: "a multipart upload" }.into())
+        Err(StoreError::Contention { subject: "a multipart upload" }.into())
     }
 
     /// Completes the upload with the named parts, and confirms it. A repeat has the same result.
@@ -224,7 +224,7 @@ impl UppyUploads {
                 _ => return Ok(()),
             }
         }
-        Err(StoreError::Contention { what: "a multipart upload" }.into())
+        Err(StoreError::Contention { subject: "a multipart upload" }.into())
     }
 
     /// Returns the open or ready upload that a call of Uppy names.

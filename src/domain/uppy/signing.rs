@@ -183,7 +183,7 @@ impl UppyUploads {
             let current = self.store.images.find_owned(user, id).await?.filter(is_named).ok_or(UnavailableUpload::NotFound)?;
             return Err(match require_open_or_ready(current, now)?.state() {
                 ImageState::Ready => PartsError::Complete.into(),
-                _ => PartsError::from(StoreError::Contention { what: "a multipart upload" }).into(),
+                _ => PartsError::from(StoreError::Contention { subject: "a multipart upload" }).into(),
             });
         }
         match call {

@@ -248,7 +248,7 @@ mod tests {
     /// The account may have been created: repeating the request would only answer that the address is taken.
     #[test]
     fn a_sign_up_of_unknown_outcome_recommends_to_sign_in() {
-        for error in [StoreError::DatabaseTimeout, StoreError::Contention { what: "x" }] {
+        for error in [StoreError::DatabaseTimeout, StoreError::Contention { subject: "x" }] {
             let problem = Problem::from(SignUpError::from(error));
             assert!(problem.detail.contains("may have been created. Sign in"), "{problem:?}");
             assert_eq!(problem.respond("x").headers()[header::RETRY_AFTER], "2");
@@ -268,7 +268,7 @@ mod tests {
         let operation = "HeadObject";
         let reason = || "503".to_owned();
         for (error, status) in [
-            (StoreError::Contention { what: "images" }, StatusCode::SERVICE_UNAVAILABLE),
+            (StoreError::Contention { subject: "images" }, StatusCode::SERVICE_UNAVAILABLE),
             (StoreError::Update(reason()), StatusCode::SERVICE_UNAVAILABLE),
             (StoreError::NotPrimary, StatusCode::SERVICE_UNAVAILABLE),
             (StoreError::Objects { operation, reason: reason() }, StatusCode::SERVICE_UNAVAILABLE),

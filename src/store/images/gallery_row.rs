@@ -62,6 +62,12 @@ pub struct GalleryRecord<'a> {
 }
 
 impl<'a> GalleryRecord<'a> {
+    /// Returns the record's bytes.
+    #[must_use]
+    pub fn bytes(self) -> &'a [u8] {
+        self.document.as_bytes()
+    }
+
     /// Appends the elements of the fields from which the row is read: equal bytes of the same user give the same row, whatever is
     /// recorded in other fields, such as those of a step or of a worker.
     pub fn push_shown_elements(self, out: &mut Vec<u8>) {

@@ -118,7 +118,7 @@ impl Users {
                 return Ok(true);
             }
         }
-        Err(StoreError::Contention { what: "accounts of the same address or identity" })
+        Err(StoreError::Contention { subject: "accounts of the same address or identity" })
     }
 
     /// Returns the states of these accounts, without those that have no record.

@@ -41,7 +41,7 @@ fn slots(operation: &Operation) -> Vec<Slot> {
 /// A forged credential with the expected answer.
 struct Forged {
     /// Description for messages.
-    what: &'static str,
+    label: &'static str,
     token: String,
     status: u16,
     code: &'static str,
@@ -51,8 +51,8 @@ struct Forged {
 }
 
 /// Returns a forged token that is rejected with 401.
-fn forged(what: &'static str, token: String, code: &'static str, reason: &'static str) -> Forged {
-    Forged { what, token, status: 401, code, event: "token_refused", reason }
+fn forged(label: &'static str, token: String, code: &'static str, reason: &'static str) -> Forged {
+    Forged { label, token, status: 401, code, event: "token_refused", reason }
 }
 
 /// A user with a session.
@@ -136,7 +136,7 @@ fn forged_jwts(header: &Value, ada: &User, eve: &User, ended: &Value, genuine: &
 fn forged_keys(key: &str, ada: &User, eve: &User, ended: &Value) -> Vec<Forged> {
     // The head is `vk_<id>_`, with an id of 36 characters.
     let (head, secret) = key.split_at(40);
-    let invalid = |what, token| forged(what, token, "token_invalid", "invalid service key");
+    let invalid = |label, token| forged(label, token, "token_invalid", "invalid service key");
     let mut all = vec![
         invalid("a user's token", ada.client.token.clone().unwrap()),
         invalid("a token for the path", ada.path.clone()),
@@ -194,11 +194,11 @@ fn forged_refresh_tokens(operation: &str, ada: &User, eve: &User, expired: &str)
     };
     let bytes = |user: &User| URL_SAFE_NO_PAD.decode(&user.refresh).unwrap();
     let (own, eves) = (bytes(ada), bytes(eve));
-    let invalid = |what, token, reason| Forged { what, token, status: 401, code: "token_invalid", event, reason };
-    let without_session = |what, token| match is_logout {
+    let invalid = |label, token, reason| Forged { label, token, status: 401, code: "token_invalid", event, reason };
+    let without_session = |label, token| match is_logout {
         // There is no session left to end, which is the requested state.
-        true => Forged { what, token, status: 204, code: "", event: "session_not_found", reason: "" },
-        false => Forged { what, token, status: 401, code: "session_ended", event, reason: "session ended" },
+        true => Forged { label, token, status: 204, code: "", event: "session_not_found", reason: "" },
+        false => Forged { label, token, status: 401, code: "session_ended", event, reason: "session ended" },
     };
     let unknown = "unknown secret";
     vec![
@@ -274,7 +274,7 @@ fn audited(process: &Process) -> BTreeMap<String, Vec<Value>> {
 
 /// A request that was sent with a forged credential, and its expected line in the audit log.
 struct Attempt {
-    what: String,
+    label: String,
     request_id: String,
     event: &'static str,
     reason: &'static str,
@@ -296,22 +296,22 @@ async fn send_forged(
         request = request.json(body);
     }
     let answer = request.send().await.unwrap();
-    let what = format!("{} with {} as its {slot:?}", operation.described["operationId"], forged.what);
+    let label = format!("{} with {} as its {slot:?}", operation.described["operationId"], forged.label);
     let (status, request_id) = (answer.status().as_u16(), answer.headers()["x-request-id"].to_str().unwrap().to_owned());
     let problem: Value = answer.json().await.unwrap_or_default();
-    assert_eq!((status, problem["code"].as_str().unwrap_or_default()), (forged.status, forged.code), "{what}");
-    Attempt { what, request_id, event: forged.event, reason: forged.reason }
+    assert_eq!((status, problem["code"].as_str().unwrap_or_default()), (forged.status, forged.code), "{label}");
+    Attempt { label, request_id, event: forged.event, reason: forged.reason }
 }
 
 /// Asserts that each request has exactly one line in the audit log, the expected one.
 async fn assert_audited(process: &Process, attempts: &[Attempt]) {
     let last = &attempts.last().unwrap().request_id;
     let audited = process.wait_for(|process| Some(audited(process)).filter(|all| all.contains_key(last))).await;
-    for Attempt { what, request_id, event, reason } in attempts {
+    for Attempt { label, request_id, event, reason } in attempts {
         let lines: Vec<_> = audited.get(request_id).into_iter().flatten().collect();
         let is_logged =
             lines.len() == 1 && lines[0]["event"] == *event && lines[0]["reason"].as_str().unwrap_or_default() == *reason;
-        assert!(is_logged, "{what}: {event} {reason} in {lines:?}");
+        assert!(is_logged, "{label}: {event} {reason} in {lines:?}");
     }
 }
 

@@ -99,11 +99,11 @@ async fn expensive_numbers_keys_and_text_are_answered_quickly() {
         ("/api/images/read", "an overlong slash", b"{\"ids\":[\"\xc0\xaf\"]}".to_vec(), 400),
         ("/api/images/read", "a surrogate in UTF-8", b"{\"ids\":[\"\xed\xa0\x80\"]}".to_vec(), 400),
     ];
-    for (path, what, body, status) in cases {
+    for (path, case, body, status) in cases {
         let began = std::time::Instant::now();
         let send = |request: reqwest::RequestBuilder| request.header("content-type", "application/json").body(body);
         let answer = ada.send(reqwest::Method::POST, path, send).await;
-        assert_eq!(answer.status, status, "{what}: {answer:?}");
-        assert!(began.elapsed() < super::SOON, "{what}: {:?}", began.elapsed());
+        assert_eq!(answer.status, status, "{case}: {answer:?}");
+        assert!(began.elapsed() < super::SOON, "{case}: {:?}", began.elapsed());
     }
 }

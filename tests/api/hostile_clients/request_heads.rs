@@ -3,9 +3,9 @@
 use super::{AsyncWriteExt, RawAnswer, SOON, TestApp, connect, read_until_closed, send_raw};
 
 /// Asserts that there is one answer, which closes the connection; returns its status and problem code in a list.
-fn rejections(received: &[RawAnswer], what: &str) -> Vec<(u16, String)> {
-    assert_eq!(received.len(), 1, "{what:?}: {received:?}");
-    assert_eq!(received[0].header("connection"), "close", "{what:?}: {received:?}");
+fn rejections(received: &[RawAnswer], case: &str) -> Vec<(u16, String)> {
+    assert_eq!(received.len(), 1, "{case:?}: {received:?}");
+    assert_eq!(received[0].header("connection"), "close", "{case:?}: {received:?}");
     received.iter().map(RawAnswer::problem).collect()
 }
 
@@ -78,7 +78,7 @@ async fn too_many_headers_are_rejected() {
         |count: usize, length: usize| -> String { (0..count).map(|at| format!("x-{at}: {}\r\n", "y".repeat(length))).collect() };
     let head = |more: &str| format!("GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{more}\r\n");
     assert_eq!(send_raw(&app, head(&fields(90, 300))).await[0].status, 200, "27 KiB in 92 fields");
-    for (what, text) in [
+    for (case, text) in [
         ("many", head(&fields(101, 1))),
         ("very many", head(&fields(100_000, 1))),
         ("a large one", head(&fields(1, 33 * 1024))),
@@ -89,7 +89,7 @@ async fn too_many_headers_are_rejected() {
         ("a long method", format!("{} / HTTP/1.1\r\nhost: h\r\n\r\n", "A".repeat(40_000))),
         ("one that never ends", format!("GET /livez HTTP/1.1\r\nx: {}", "y".repeat(1 << 20))),
     ] {
-        assert_eq!(rejections(&send_raw(&app, text).await, what), [(431, "headers_too_large".to_owned())], "{what}");
+        assert_eq!(rejections(&send_raw(&app, text).await, case), [(431, "headers_too_large".to_owned())], "{case}");
     }
 }
 

@@ -90,16 +90,16 @@ async fn server_starts_without_its_provider() {
         ("no configuration", Behavior::Configured(json!([]))),
         ("closed", Behavior::Configured(with_keys_at("http://127.0.0.1:1/keys"))),
     ];
-    for (what, behavior) in behaviors {
+    for (case, behavior) in behaviors {
         provider.behave(behavior);
         let app = app_without_keys(&provider, |accounts| accounts.provider.as_mut().unwrap().refresh_pause = PAUSE).await;
         let answer = read_account(&app, token()).await;
-        assert_eq!(answer.problem(), (503, "unavailable"), "{what}: {answer:?}");
-        assert_eq!(app.user().await.get("/api/auth/me").await.status, 200, "{what}");
-        assert_eq!(read_account(&app, hs256(b"x", &json!({ "alg": "HS256" }), &json!({}))).await.status, 401, "{what}");
+        assert_eq!(answer.problem(), (503, "unavailable"), "{case}: {answer:?}");
+        assert_eq!(app.user().await.get("/api/auth/me").await.status, 200, "{case}");
+        assert_eq!(read_account(&app, hs256(b"x", &json!({ "alg": "HS256" }), &json!({}))).await.status, 401, "{case}");
         provider.behave(Behavior::Well);
         until_keys_are_known(&app, &provider).await;
-        assert_eq!(read_account(&app, token()).await.status, 200, "{what}: the provider answers again");
+        assert_eq!(read_account(&app, token()).await.status, 200, "{case}: the provider answers again");
     }
     assert_eq!(elsewhere.fetches(), 0, "no redirect is followed");
 }

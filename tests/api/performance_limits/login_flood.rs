@@ -286,13 +286,13 @@ async fn log_in_repeatedly(server: &Server) -> GalleryTimes {
 }
 
 /// Sends requests whose connections are closed before they are answered.
-async fn abort(server: &Server, request: &[u8], what: &str) -> GalleryTimes {
+async fn abort(server: &Server, request: &[u8], label: &str) -> GalleryTimes {
     let owner = server.owner(usize::MAX);
     for _ in 0..FLOODS {
         server.hang_up(request).await;
     }
     let gallery = GalleryTimes::of(owner.stop().await);
-    println!("{FLOODS} × {ABORTED_REQUESTS} aborted {what}: {gallery}");
+    println!("{FLOODS} × {ABORTED_REQUESTS} aborted {label}: {gallery}");
     gallery
 }
 

@@ -73,7 +73,7 @@ async fn failures_of_a_command_have_names() {
     let jpeg = std::env::temp_dir().join(format!("valet-other-{}.jpg", uuid::Uuid::new_v4().simple()));
     std::fs::write(&jpeg, unique_jpeg(64, 64)).unwrap();
     let other_picture = format!("cp {} $2", jpeg.display());
-    for (command, what) in [
+    for (command, case) in [
         ("exit 3", "a command that fails"),
         ("exit 0", "no picture"),
         ("echo rubbish > $2", "rubbish"),
@@ -83,8 +83,8 @@ async fn failures_of_a_command_have_names() {
         let image = ada.upload("a.heic", "image/heic", &fixture("plain.heic")).await;
         work_once(&app, &script(command)).await;
         let found = rendering_of(&app, id(&image)).await;
-        assert_eq!(found, doc! { "attempts": 1_i64, "failure": "corrupt" }, "{what}");
-        assert!(read(&ada, id(&image)).await.get("previews").is_none(), "{what}");
+        assert_eq!(found, doc! { "attempts": 1_i64, "failure": "corrupt" }, "{case}");
+        assert!(read(&ada, id(&image)).await.get("previews").is_none(), "{case}");
         assert_eq!(ada.delete(&format!("/api/images/{}", id(&image))).await.status, 204);
     }
     std::fs::remove_file(jpeg).unwrap();

@@ -48,14 +48,14 @@ async fn malformed_json_is_rejected() {
             ("depth", ["[".repeat(8000), "]".repeat(8000)].concat().replace("[]", &format!("[\"{CANARY}\"]")).into()),
             ("depth of objects", "{\"canary\":".repeat(1400).into()),
         ];
-        for (what, body) in bodies {
+        for (case, body) in bodies {
             // Auth routes accept only 4 KiB.
             let long = operation.path.starts_with("/api/auth") && body.len() > 4096;
             let expected = if long { (413, "payload_too_large") } else { (400, "invalid_request") };
-            assert_refused(&send(&ada, &operation, body).await, expected, &format!("{} {what}", operation.path));
+            assert_refused(&send(&ada, &operation, body).await, expected, &format!("{} {case}", operation.path));
         }
-        for (what, body) in [("null", "null"), ("an array", "[\"canary\"]"), ("a number", "1"), ("a text", "\"canary\"")] {
-            assert_refused(&send(&ada, &operation, body).await, (400, "invalid_request"), &format!("{} {what}", operation.path));
+        for (case, body) in [("null", "null"), ("an array", "[\"canary\"]"), ("a number", "1"), ("a text", "\"canary\"")] {
+            assert_refused(&send(&ada, &operation, body).await, (400, "invalid_request"), &format!("{} {case}", operation.path));
         }
         let nested = format!("{}\"canary\"{}", "[".repeat(1500), "]".repeat(1500));
         let nested = good.replacen(&example.values().next().unwrap().to_string(), &nested, 1);
@@ -105,27 +105,27 @@ async fn every_member_must_have_its_type() {
         );
         for (name, value) in example {
             members += 1;
-            let what = |how: &Value| format!("{} {name}: {how}", operation.path);
+            let case = |how: &Value| format!("{} {name}: {how}", operation.path);
             for wrong in wrong_values(&schema["properties"][name], value) {
                 let mut body = example.clone();
                 body[name] = wrong.clone();
                 let answer = send(&ada, &operation, Value::Object(body).to_string()).await;
-                assert_refused(&answer, (400, "invalid_request"), &what(&wrong));
+                assert_refused(&answer, (400, "invalid_request"), &case(&wrong));
                 assert!(!answer.text.contains("struct"), "the answer contains no names of types: {answer:?}");
-                let field = answer.json["errors"][0]["field"].as_str().unwrap_or_else(|| panic!("{}: {answer:?}", what(&wrong)));
+                let field = answer.json["errors"][0]["field"].as_str().unwrap_or_else(|| panic!("{}: {answer:?}", case(&wrong)));
                 let inside = field.starts_with(&format!("{name}[")) || field.starts_with(&format!("{name}."));
-                assert!(field == name || inside, "{}: the answer names {field:?}", what(&wrong));
+                assert!(field == name || inside, "{}: the answer names {field:?}", case(&wrong));
             }
             if required(name) {
                 let mut body = example.clone();
                 body.remove(name);
                 let answer = send(&ada, &operation, Value::Object(body).to_string()).await;
-                assert_refused(&answer, (400, "invalid_request"), &what(&json!("missing")));
+                assert_refused(&answer, (400, "invalid_request"), &case(&json!("missing")));
                 assert_eq!(answer.json["errors"], json!([{ "field": name, "message": "is required" }]));
             }
             let twice = Value::Object(example.clone()).to_string();
             let twice = format!("{},\"{name}\":{value}}}", &twice[..twice.len() - 1]);
-            assert_refused(&send(&ada, &operation, twice).await, (400, "invalid_request"), &what(&json!("twice")));
+            assert_refused(&send(&ada, &operation, twice).await, (400, "invalid_request"), &case(&json!("twice")));
         }
         for unknown in ["canary", "$where", "__proto__", "email.$gt", "expected `canary`", "at line canary", "caption ", ""] {
             let mut body = example.clone();
@@ -168,13 +168,13 @@ async fn body_size_is_limited() {
                     request.body(Body::wrap_stream(futures_util::stream::iter(pieces)))
                 })
                 .await;
-            let what = format!("{path} {size} chunked={chunked}");
+            let case = format!("{path} {size} chunked={chunked}");
             if size > limit {
-                assert_refused(&answer, (413, "payload_too_large"), &what);
-                assert!(answer.json["detail"].as_str().unwrap().contains(&limit.to_string()), "{what}: {answer:?}");
+                assert_refused(&answer, (413, "payload_too_large"), &case);
+                assert!(answer.json["detail"].as_str().unwrap().contains(&limit.to_string()), "{case}: {answer:?}");
             } else {
                 // The second of two equal uploads is already known.
-                assert!(answer.status == good || (chunked && answer.status == 200), "{what}: {answer:?}");
+                assert!(answer.status == good || (chunked && answer.status == 200), "{case}: {answer:?}");
             }
         }
     }

@@ -200,12 +200,12 @@ async fn valid_request_id_is_kept_and_an_invalid_one_is_replaced() {
 }
 
 /// Asserts that an answer has the security headers and reveals no software.
-fn assert_security_headers(answer: &Answer, what: &str) {
-    assert_eq!(answer.header("x-content-type-options"), "nosniff", "{what}: {answer:?}");
-    assert_eq!(answer.header("referrer-policy"), "no-referrer", "{what}: {answer:?}");
-    assert_eq!(answer.header("content-security-policy"), "default-src 'none'; frame-ancestors 'none'", "{what}: {answer:?}");
-    assert_eq!(answer.header("cache-control"), "no-store", "{what}: {answer:?}");
-    assert!(!answer.headers.contains_key("server") && !answer.headers.contains_key("x-powered-by"), "{what}: {answer:?}");
+fn assert_security_headers(answer: &Answer, label: &str) {
+    assert_eq!(answer.header("x-content-type-options"), "nosniff", "{label}: {answer:?}");
+    assert_eq!(answer.header("referrer-policy"), "no-referrer", "{label}: {answer:?}");
+    assert_eq!(answer.header("content-security-policy"), "default-src 'none'; frame-ancestors 'none'", "{label}: {answer:?}");
+    assert_eq!(answer.header("cache-control"), "no-store", "{label}: {answer:?}");
+    assert!(!answer.headers.contains_key("server") && !answer.headers.contains_key("x-powered-by"), "{label}: {answer:?}");
 }
 
 #[tokio::test]
@@ -214,7 +214,7 @@ async fn every_answer_has_the_security_headers() {
     let ada = app.user().await;
     let upload = "/api/images/upload";
     let declaration = crate::app::declaration("a.png", "image/png", &[1]);
-    for (what, answer, status) in [
+    for (label, answer, status) in [
         ("success", ada.get("/api/auth/me").await, 200),
         ("created", ada.post(upload, declaration.clone()).await, 201),
         ("health", app.anonymous().get("/readyz").await, 200),
@@ -232,9 +232,9 @@ async fn every_answer_has_the_security_headers() {
         ("415", ada.send(Method::POST, upload, |request| request.body("canary")).await, 415),
         ("422", ada.post(upload, json!({ "fileName": "a", "contentType": "canary", "size": 1, "sha256": CANARY })).await, 422),
     ] {
-        assert_eq!(answer.status, status, "{what}: {answer:?}");
-        assert_security_headers(&answer, what);
-        assert_no_canary(&answer, what);
+        assert_eq!(answer.status, status, "{label}: {answer:?}");
+        assert_security_headers(&answer, label);
+        assert_no_canary(&answer, label);
     }
     let deleted = ada.delete(&format!("/api/images/{}", ada.post(upload, declaration).await.id())).await;
     assert_eq!((deleted.status, deleted.text.as_str()), (204, ""));

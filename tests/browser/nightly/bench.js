@@ -107,7 +107,7 @@ const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length 
 test(`${FILES} files of 3 MB beside bare PUTs of the same`, { timeout: 3_600_000 }, async (t) => {
   const served = await servePackage();
   callAtEnd(t, () => served.close());
-  for (const [what, kind, isStored] of [["no previews, no store", "heic", false], ["no previews", "heic", true], ["photos with previews", "photos", true]]) {
+  for (const [label, kind, isStored] of [["no previews, no store", "heic", false], ["no previews", "heic", true], ["photos with previews", "photos", true]]) {
     // Files that pages make are in memory, 2 GB at most, until the page has collected them or the context is closed.
     const context = await openContext(t, {});
     const page = await context.newPage();
@@ -119,10 +119,10 @@ test(`${FILES} files of 3 MB beside bare PUTs of the same`, { timeout: 3_600_000
     const [ratios, tasks, seconds] = [[], [], []];
     for (let round = 0; round < ROUNDS; round += 1) {
       const users = [await signUp(), await signUp()];
-      const bare = await barePuts(page, { kind, label: `bare-${what}-${round}`, token: users[0].token });
+      const bare = await barePuts(page, { kind, label: `bare-${label}-${round}`, token: users[0].token });
       await clear(users[0], bare.ids);
       await collect();
-      const { ms, tasks: long, ids } = await byPackage(page, { kind, label: `package-${what}-${round}`, token: users[1].token, isStored });
+      const { ms, tasks: long, ids } = await byPackage(page, { kind, label: `package-${label}-${round}`, token: users[1].token, isStored });
       await clear(users[1], ids);
       await collect();
       ratios.push(ms / bare.ms);
@@ -131,6 +131,6 @@ test(`${FILES} files of 3 MB beside bare PUTs of the same`, { timeout: 3_600_000
     }
     assert.equal(ratios.length, ROUNDS);
     await context.close();
-    console.log(`${what}: package / bare PUTs = ${median(ratios).toFixed(2)} (${seconds.join(", ")} s); tasks over 50 ms: ${tasks.length}, longest ${Math.round(Math.max(0, ...tasks))} ms`);
+    console.log(`${label}: package / bare PUTs = ${median(ratios).toFixed(2)} (${seconds.join(", ")} s); tasks over 50 ms: ${tasks.length}, longest ${Math.round(Math.max(0, ...tasks))} ms`);
   }
 });

@@ -21,12 +21,12 @@ const CALM_SECONDS = 300;
 const USAGE_SECONDS = 330;
 
 /** Waits until `check` returns a true value, for longer than other tests wait for a page. */
-async function within(seconds, check, what) {
+async function within(seconds, check, condition) {
   for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
     if (await check()) return;
     await new Promise((done) => { setTimeout(done, 200); });
   }
-  assert.fail(`not within ${seconds} s: ${what}`);
+  assert.fail(`not within ${seconds} s: ${condition}`);
 }
 
 /** Returns a function that returns the next number from 0 to 1 (mulberry32). */

@@ -28,7 +28,7 @@ pub fn check(evidence: &Evidence, timelines: &Timelines, grace: Duration, report
     check_counted_bytes(evidence, cutoff, report);
     check_deleted_accounts(evidence, timelines, cutoff, report);
     for answer in evidence.anonymous.iter().flatten() {
-        report.require(answer.status == 403, 14, || format!("without credentials, {}: {}", answer.what, answer.status));
+        report.require(answer.status == 403, 14, || format!("without credentials, {}: {}", answer.request, answer.status));
     }
 }
 

@@ -102,7 +102,7 @@ pub struct Object {
 #[derive(Debug, Clone)]
 pub struct AnonymousRequest {
     /// Method, and the last part of the path.
-    pub what: String,
+    pub request: String,
     /// Status; 0 without an answer.
     pub status: u16,
 }
@@ -328,7 +328,7 @@ async fn anonymous(cluster: &Cluster, objects: &[Object]) -> Option<Vec<Anonymou
             // A store that accepts the PUT still overwrites nothing.
             let request = if method == Method::PUT { request.header("if-none-match", "*").body("stranger") } else { request };
             let status = request.send().await.map_or(0, |answer| answer.status().as_u16());
-            AnonymousRequest { what: format!("{method} {}", url.rsplit_once('/').map_or("", |(_, last)| last)), status }
+            AnonymousRequest { request: format!("{method} {}", url.rsplit_once('/').map_or("", |(_, last)| last)), status }
         }
     });
     Some(stream::iter(answers).buffered(CONCURRENT_CALLS).collect().await)

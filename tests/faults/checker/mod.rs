@@ -32,7 +32,7 @@ pub struct Violation {
     /// Number of the invariant, from 1 to 20.
     pub invariant: u8,
     /// Description for the report.
-    pub what: String,
+    pub finding: String,
 }
 
 /// Result of a check.
@@ -49,14 +49,14 @@ pub struct Report {
 
 impl Report {
     /// Adds a violation.
-    fn add(&mut self, invariant: u8, what: impl Into<String>) {
-        self.violations.push(Violation { invariant, what: what.into() });
+    fn add(&mut self, invariant: u8, finding: impl Into<String>) {
+        self.violations.push(Violation { invariant, finding: finding.into() });
     }
 
     /// Adds a violation unless `holds`.
-    fn require(&mut self, holds: bool, invariant: u8, what: impl FnOnce() -> String) {
+    fn require(&mut self, holds: bool, invariant: u8, finding: impl FnOnce() -> String) {
         if !holds {
-            self.add(invariant, what());
+            self.add(invariant, finding());
         }
     }
 
@@ -80,7 +80,7 @@ impl fmt::Display for Report {
         let Self { ops, images, ready, objects, users, .. } = self;
         let found = self.violations.len();
         writeln!(f, "{found} violations in {ops} calls, {images} images ({ready} ready), {objects} objects, {users} users")?;
-        self.violations.iter().take(60).try_for_each(|violation| writeln!(f, "I{}: {}", violation.invariant, violation.what))
+        self.violations.iter().take(60).try_for_each(|violation| writeln!(f, "I{}: {}", violation.invariant, violation.finding))
     }
 }
 

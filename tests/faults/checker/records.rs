@@ -70,8 +70,8 @@ fn magic(bytes: &[u8]) -> Option<&'static str> {
 /// Checks I4 for stored records.
 fn check_uniqueness(evidence: &Evidence, report: &mut Report) {
     let mut seen = BTreeSet::new();
-    let mut once = |what: &str, value: String, report: &mut Report| {
-        report.require(seen.insert((what.to_owned(), value.clone())), 4, || format!("two with the same {what}: {value}"));
+    let mut once = |kind: &str, value: String, report: &mut Report| {
+        report.require(seen.insert((kind.to_owned(), value.clone())), 4, || format!("two with the same {kind}: {value}"));
     };
     for image in &evidence.images {
         once("key", image.key().to_owned(), report);
@@ -140,8 +140,8 @@ fn check_isolation(evidence: &Evidence, timelines: &Timelines, report: &mut Repo
         let is_inconclusive =
             [foreign, unknown].iter().any(|item| item.status.is_none_or(|status| status >= 500 || status == 401));
         let alike = (foreign.status, &foreign.code, &foreign.sha256) == (unknown.status, &unknown.code, &unknown.sha256);
-        let what = || format!("call {}: {foreign:?} for another user's image, {unknown:?} for an unknown one", op.request.op);
-        report.require(is_inconclusive || alike, 7, what);
+        let finding = || format!("call {}: {foreign:?} for another user's image, {unknown:?} for an unknown one", op.request.op);
+        report.require(is_inconclusive || alike, 7, finding);
     }
 }
 

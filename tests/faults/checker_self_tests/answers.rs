@@ -27,7 +27,7 @@ fn page(items: Vec<Item>) -> AnswerLine {
 /// An answer of a call that failed.
 struct FailedAnswer {
     /// End of the description "a call was answered …".
-    what: &'static str,
+    case: &'static str,
     status: u16,
     code: Option<&'static str>,
     body: &'static str,
@@ -38,15 +38,15 @@ struct FailedAnswer {
 /// Failed answers; each violates I13.
 const FAILED_ANSWERS: [FailedAnswer; 4] = [
     FailedAnswer {
-        what: "with internals",
+        case: "with internals",
         status: 503,
         code: Some("unavailable"),
         body: "{\"detail\":\"mongodb://10.0.0.1\"}",
         is_repeated: true,
     },
-    FailedAnswer { what: "500", status: 500, code: Some("internal"), body: "{}", is_repeated: true },
-    FailedAnswer { what: "503 without a code", status: 503, code: None, body: "<html>", is_repeated: true },
-    FailedAnswer { what: "504 and not repeated", status: 504, code: Some("timeout"), body: "{}", is_repeated: false },
+    FailedAnswer { case: "500", status: 500, code: Some("internal"), body: "{}", is_repeated: true },
+    FailedAnswer { case: "503 without a code", status: 503, code: None, body: "<html>", is_repeated: true },
+    FailedAnswer { case: "504 and not repeated", status: 504, code: Some("timeout"), body: "{}", is_repeated: false },
 ];
 
 /// Plants violations in the recorded answers, in a gallery and in the log.
@@ -136,8 +136,8 @@ impl<'a> Plants<'a> {
     }
 
     fn plant_access_by_others(&self) {
-        let what = "another user's image is answered differently from an unknown one";
-        self.clean.assert_reports_change(what, &[7], |evidence| {
+        let case = "another user's image is answered differently from an unknown one";
+        self.clean.assert_reports_change(case, &[7], |evidence| {
             let not_found = |code: &str| Item { status: Some(404), code: Some(code.to_owned()), ..Item::default() };
             let answer = page(vec![not_found("not_found"), not_found("not_yours")]);
             evidence.record.ops.push(self.invented_call(Call::Probe, answer));
@@ -150,7 +150,7 @@ impl<'a> Plants<'a> {
         });
 
         self.clean.assert_reports_change("an anonymous client reads", &[14], |evidence| {
-            evidence.anonymous.get_or_insert_default().push(AnonymousRequest { what: "GET".to_owned(), status: 200 });
+            evidence.anonymous.get_or_insert_default().push(AnonymousRequest { request: "GET".to_owned(), status: 200 });
         });
     }
 
@@ -175,13 +175,13 @@ impl<'a> Plants<'a> {
         swapped.swap(0, 1);
         short.pop();
         double.push(gallery[0].clone());
-        for (what, seen) in [
+        for (case, seen) in [
             ("another order", Ok(swapped)),
             ("one image too few", Ok(short)),
             ("one image twice", Ok(double)),
             ("no images", Err("500".to_owned())),
         ] {
-            self.clean.assert_reports_change(&format!("a gallery shows {what}"), &[10], |evidence| {
+            self.clean.assert_reports_change(&format!("a gallery shows {case}"), &[10], |evidence| {
                 evidence.galleries.insert(user.clone(), seen);
             });
         }
@@ -196,8 +196,8 @@ impl<'a> Plants<'a> {
     }
 
     fn plant_failed_calls(&self) {
-        for FailedAnswer { what, status, code, body, is_repeated } in FAILED_ANSWERS {
-            self.clean.assert_reports_change(&format!("a call was answered {what}"), &[13], |evidence| {
+        for FailedAnswer { case, status, code, body, is_repeated } in FAILED_ANSWERS {
+            self.clean.assert_reports_change(&format!("a call was answered {case}"), &[13], |evidence| {
                 let (status, code, body) = (Some(status), code.map(str::to_owned), Some(body.to_owned()));
                 let failed = self.invented_call(Call::Me, AnswerLine { status, code, body, ..AnswerLine::default() });
                 let op = failed.request.op;

@@ -58,31 +58,31 @@ async fn permanently_failing_step_does_not_stop_other_steps() {
                 // A 404 for a deletion counts as success, so nothing fails permanently.
                 continue;
             }
-            let what = format!("{operation:?} {status} {code}");
+            let case = format!("{operation:?} {status} {code}");
             let (id, key) = open_uppy_upload_with_leftovers(&server).await;
             let others = [server.upload_ready().await, open_uppy_upload_with_leftovers(&server).await.0];
             server.faults.add(Rule::new(&[operation], Misbehavior::error(status, code)).only_for(&id));
             for id in others.iter().chain([&id]) {
-                assert_eq!(server.delete(id).await.status, 204, "{what}");
+                assert_eq!(server.delete(id).await.status, 204, "{case}");
             }
             server.sweep(AFTER_LAST_CHECK).await;
             for other in &others {
-                assert_eq!(server.state(other).await, "gone", "{what}");
+                assert_eq!(server.state(other).await, "gone", "{case}");
             }
             let keys = server.keys().await;
             let state = server.state(&id).await;
-            assert!(operation == DeleteObject || keys.is_empty(), "{what}: {keys:?} of {id}, which is {state}");
+            assert!(operation == DeleteObject || keys.is_empty(), "{case}: {keys:?} of {id}, which is {state}");
             // Without a listing only one upload is known by its id; the other one is left to the bucket's lifecycle rule.
             let most_uploads = match operation {
                 AbortMultipart => 2,
                 ListUploads => 1,
                 _ => 0,
             };
-            assert!(count_open_uploads(&server).await <= most_uploads, "{what}");
+            assert!(count_open_uploads(&server).await <= most_uploads, "{case}");
             server.faults.heal();
             // The sweeper postpones a failed step by at most a day.
             server.sweep(2 * AFTER_LAST_CHECK).await;
-            assert_eq!(server.state(&id).await, "gone", "{what}");
+            assert_eq!(server.state(&id).await, "gone", "{case}");
             let open_uploads_at_key =
                 server.s3.list_multipart_uploads().bucket(&server.bucket).prefix(&key).send().await.unwrap();
             for upload in open_uploads_at_key.uploads() {

@@ -13,7 +13,7 @@ use Operation::{CopyObject, GetObject, HeadObject};
 async fn f10_false_answers_to_a_copy_confirm_nothing() {
     // With this setting, the server copies without a probe of the store.
     let server = SingleServer::start(&[("S3_FINALIZE", "copy")]).await;
-    for (what, rule) in [
+    for (case, rule) in [
         ("200 with an error", Rule::new(&[CopyObject], Misbehavior::error(200, "InternalError"))),
         ("200 with a page", Rule::new(&[CopyObject], Misbehavior::AnswersWith(Answer::html(200)))),
         (
@@ -33,16 +33,16 @@ async fn f10_false_answers_to_a_copy_confirm_nothing() {
         let id = server.send_upload().await;
         server.faults.add(rule);
         let answer = server.confirm(&id).await;
-        if what.contains("nothing was copied") {
-            assert!(matches!(answer.status, 409 | 503), "{what}: {answer:?}");
+        if case.contains("nothing was copied") {
+            assert!(matches!(answer.status, 409 | 503), "{case}: {answer:?}");
         } else {
-            answer.assert_outage(what);
+            answer.assert_outage(case);
         }
-        assert_eq!(server.state(&id).await, "pending", "{what}");
+        assert_eq!(server.state(&id).await, "pending", "{case}");
         let swept = server.sweep(AFTER_LAST_CHECK).await;
-        assert_eq!((swept.expired, swept.rejected), (0, 0), "{what}: {swept:?}");
+        assert_eq!((swept.expired, swept.rejected), (0, 0), "{case}: {swept:?}");
         server.faults.heal();
-        assert_eq!(server.confirm(&id).await.status, 200, "{what}");
+        assert_eq!(server.confirm(&id).await.status, 200, "{case}");
     }
     // The uploaded object and every unused copy are removed in the end.
     server.sweep(AFTER_LAST_CHECK).await;

@@ -18,7 +18,7 @@ use Operation::{DeleteObject, ListVersions};
 #[tokio::test(flavor = "multi_thread")]
 async fn f11_tombstone_stays_until_the_store_confirms_the_delete() {
     let server = SingleServer::start(&[]).await;
-    for (what, rule) in [
+    for (case, rule) in [
         ("404 NoSuchBucket", Rule::all(Misbehavior::error(404, "NoSuchBucket"))),
         ("404 of a proxy", Rule::all(Misbehavior::AnswersWith(Answer::html(404)))),
         ("404 NoSuchBucket to the delete", Rule::new(&[DeleteObject], Misbehavior::error(404, "NoSuchBucket"))),
@@ -30,14 +30,14 @@ async fn f11_tombstone_stays_until_the_store_confirms_the_delete() {
     ] {
         let id = server.upload_ready().await;
         server.faults.add(rule);
-        assert_eq!(server.delete(&id).await.status, 204, "{what}");
-        assert_eq!(server.get(&format!("/api/images/{id}")).await.status, 404, "{what}: the owner does not see the image");
+        assert_eq!(server.delete(&id).await.status, 204, "{case}");
+        assert_eq!(server.get(&format!("/api/images/{id}")).await.status, 404, "{case}: the owner does not see the image");
         let swept = server.sweep(AFTER_LAST_CHECK).await;
-        assert_eq!((swept.purged, server.state(&id).await.as_str()), (0, "deleting"), "{what}: {swept:?}");
+        assert_eq!((swept.purged, server.state(&id).await.as_str()), (0, "deleting"), "{case}: {swept:?}");
         server.faults.heal();
         let swept = server.sweep(2 * AFTER_LAST_CHECK).await;
-        assert_eq!((swept.purged, server.state(&id).await.as_str()), (1, "gone"), "{what}: {swept:?}");
-        assert!(server.keys().await.is_empty(), "{what}");
+        assert_eq!((swept.purged, server.state(&id).await.as_str()), (1, "gone"), "{case}: {swept:?}");
+        assert!(server.keys().await.is_empty(), "{case}");
     }
 }
 

@@ -95,19 +95,19 @@ async fn f10_false_answers_decide_nothing_about_an_upload() {
     }
     let shares = shares.into_iter().map(|cases| async {
         let server = SingleServer::start(&[]).await;
-        for (what, rule) in cases {
+        for (label, rule) in cases {
             let id = server.send_upload().await;
             let hits = server.faults.add(rule);
-            server.confirm(&id).await.assert_outage(what);
-            assert!(hits.load(std::sync::atomic::Ordering::SeqCst) > 0, "{what}: the fault was not used");
-            assert_eq!(server.state(&id).await, "pending", "{what}");
+            server.confirm(&id).await.assert_outage(label);
+            assert!(hits.load(std::sync::atomic::Ordering::SeqCst) > 0, "{label}: the fault was not used");
+            assert_eq!(server.state(&id).await, "pending", "{label}");
             let swept = server.sweep(AFTER_LAST_CHECK).await;
-            assert_eq!((swept.expired, swept.rejected, swept.removals), (0, 0, 0), "{what}: {swept:?}");
-            assert_eq!(server.state(&id).await, "pending", "{what}");
+            assert_eq!((swept.expired, swept.rejected, swept.removals), (0, 0, 0), "{label}: {swept:?}");
+            assert_eq!(server.state(&id).await, "pending", "{label}");
             server.faults.heal();
-            assert!(server.keys().await.iter().any(|key| key.ends_with(&id)), "{what}: the object is gone");
+            assert!(server.keys().await.iter().any(|key| key.ends_with(&id)), "{label}: the object is gone");
             let after = server.confirm(&id).await;
-            assert_eq!(after.status, 200, "{what}: {after:?}");
+            assert_eq!(after.status, 200, "{label}: {after:?}");
         }
         // Nothing of these uploads is counted or stored twice.
         server.sweep(AFTER_LAST_CHECK).await;

@@ -30,7 +30,7 @@ pub(super) async fn send_upload(server: &SingleServer) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn f10_false_answers_lose_no_part() {
     let server = SingleServer::start(&[]).await;
-    for (what, rule) in [
+    for (case, rule) in [
         ("404 NoSuchBucket", Rule::all(Misbehavior::error(404, "NoSuchBucket"))),
         ("404 of a proxy", Rule::all(Misbehavior::AnswersWith(Answer::html(404)))),
         ("404 NoSuchBucket to the listing", Rule::new(&[ListParts], Misbehavior::error(404, "NoSuchBucket"))),
@@ -41,14 +41,14 @@ async fn f10_false_answers_lose_no_part() {
         let id = send_upload(&server).await;
         server.faults.add(rule);
         let path = format!("/api/images/{id}/parts");
-        server.get(&path).await.assert_outage(what);
-        server.confirm(&id).await.assert_outage(what);
+        server.get(&path).await.assert_outage(case);
+        server.confirm(&id).await.assert_outage(case);
         let swept = server.sweep(8 * AFTER_LAST_CHECK).await;
-        assert_eq!((swept.expired, swept.rejected), (0, 0), "{what}: {swept:?}");
+        assert_eq!((swept.expired, swept.rejected), (0, 0), "{case}: {swept:?}");
         server.faults.heal();
         let parts = server.get(&path).await;
-        assert_eq!(parts.json["parts"][0]["partNumber"], 1, "{what}: {parts:?}");
-        assert_eq!(server.confirm(&id).await.status, 200, "{what}");
+        assert_eq!(parts.json["parts"][0]["partNumber"], 1, "{case}: {parts:?}");
+        assert_eq!(server.confirm(&id).await.status, 200, "{case}");
     }
 }
 
@@ -56,7 +56,7 @@ async fn f10_false_answers_lose_no_part() {
 #[tokio::test(flavor = "multi_thread")]
 async fn f10_completion_that_fails_with_status_200_is_not_a_success() {
     let server = SingleServer::start(&[]).await;
-    for (what, misbehavior) in [
+    for (case, misbehavior) in [
         ("200 with an error", Misbehavior::error(200, "InternalError")),
         (
             "200 with half an answer",
@@ -68,11 +68,11 @@ async fn f10_completion_that_fails_with_status_200_is_not_a_success() {
     ] {
         let id = send_upload(&server).await;
         let hits = server.faults.add(Rule::new(&[CompleteMultipart], misbehavior));
-        server.confirm(&id).await.assert_outage(what);
+        server.confirm(&id).await.assert_outage(case);
         assert!(hits.load(SeqCst) > 0);
-        assert_eq!(server.state(&id).await, "pending", "{what}");
+        assert_eq!(server.state(&id).await, "pending", "{case}");
         server.faults.heal();
-        assert_eq!(server.confirm(&id).await.status, 200, "{what}");
+        assert_eq!(server.confirm(&id).await.status, 200, "{case}");
     }
 }
 

@@ -31,13 +31,13 @@ fn case(operation: Operation, error: (u16, &'static str), answer: (u16, &'static
 
 /// Asserts the expected problem, with `Retry-After` exactly if it is a 503: longer if an operator has to act.
 fn assert_answer(answer: &Answer, case: &Case) {
-    let what = format!("{:?} {:?}", case.operation, case.error);
-    assert_eq!(answer.problem(), case.answer, "{what}: {answer:?}");
-    assert_eq!(answer.content_type, "application/problem+json", "{what}: {answer:?}");
-    assert_eq!(answer.retry_after.is_some(), answer.status == 503, "{what}: {answer:?}");
+    let label = format!("{:?} {:?}", case.operation, case.error);
+    assert_eq!(answer.problem(), case.answer, "{label}: {answer:?}");
+    assert_eq!(answer.content_type, "application/problem+json", "{label}: {answer:?}");
+    assert_eq!(answer.retry_after.is_some(), answer.status == 503, "{label}: {answer:?}");
     if case.answer.0 == 503 {
         let is_for_operator = matches!(case.error.1, "AccessDenied" | "KMS.DisabledException" | "NoSuchBucket");
-        assert_eq!(answer.retry_after.as_deref(), Some(if is_for_operator { "30" } else { "2" }), "{what}");
+        assert_eq!(answer.retry_after.as_deref(), Some(if is_for_operator { "30" } else { "2" }), "{label}");
     }
 }
 

@@ -91,24 +91,24 @@ impl ProxiedDatabase {
 
     /// F3: the database hangs. Memory and tasks of a server may not grow meanwhile.
     async fn hang(&mut self, hang: Hang) {
-        let what = format!("F3, {hang:?}");
+        let case = format!("F3, {hang:?}");
         match hang {
             Hang::BlackHole => self.proxy.set(Fault::BlackHole),
             Hang::StoppedProcess => self.signal("-STOP"),
         }
         let half = fault_duration(6, 30);
-        self.scenario.run_until_unavailable(&what, half).await;
+        self.scenario.run_until_unavailable(&case, half).await;
         let early = footprint(&self.scenario.cluster.servers[0], &self.admins[0]).await;
-        self.scenario.run_until_unavailable(&what, half).await;
+        self.scenario.run_until_unavailable(&case, half).await;
         let late = footprint(&self.scenario.cluster.servers[0], &self.admins[0]).await;
-        println!("{what}: {early:?} MiB and tasks, later {late:?}");
+        println!("{case}: {early:?} MiB and tasks, later {late:?}");
         // The load varies: growth is more than a quarter and 64 MiB, or a quarter and 100 tasks.
-        assert!(late.0 < early.0 + early.0 / 4 + 64 && late.1 < early.1 + early.1 / 4 + 100, "{what}: {early:?}, {late:?}");
+        assert!(late.0 < early.0 + early.0 / 4 + 64 && late.1 < early.1 + early.1 / 4 + 100, "{case}: {early:?}, {late:?}");
         match hang {
             Hang::BlackHole => self.proxy.heal(),
             Hang::StoppedProcess => self.signal("-CONT"),
         }
-        self.scenario.assert_recovered(&what).await;
+        self.scenario.assert_recovered(&case).await;
     }
 
     /// Injects a fault of the connections for a time, and removes it.

@@ -43,7 +43,7 @@ async fn f1_f3_f4_f5_elections_violate_no_invariant() {
 /// F1: the primary dies after S3 has answered HEAD for a confirm, before the result is written.
 async fn kill_between_head_and_write(scenario: &mut Scenario, set: &Arc<ReplicaSet>, faults: &S3Faults) {
     for round in 0..fault_duration(1, 5).as_secs() {
-        let what = format!("F1, round {round}");
+        let case = format!("F1, round {round}");
         let primary = set.primary().await;
         let (killed, killer) = (Arc::new(AtomicBool::new(false)), set.clone());
         let died = killed.clone();
@@ -52,10 +52,10 @@ async fn kill_between_head_and_write(scenario: &mut Scenario, set: &Arc<ReplicaS
             died.store(true, SeqCst);
         });
         faults.add(Rule::new(&[Operation::HeadObject], kill).at_most(1));
-        scenario.run_during(&what, Duration::from_secs(3)).await;
+        scenario.run_during(&case, Duration::from_secs(3)).await;
         assert!(killed.load(SeqCst));
         set.primary_other_than(primary).await;
-        scenario.assert_recovered(&what).await;
+        scenario.assert_recovered(&case).await;
         faults.heal();
         set.restart();
     }

@@ -62,8 +62,8 @@ pub struct Scenario {
     journal: Arc<Journal>,
     load: Workload,
     checker: Checker,
-    /// Lock that lets only one scenario run at a time, because each loads the machine.
-    _exclusive: MutexGuard<'static, ()>,
+    /// Lock that lets only one scenario work at a time, because each loads the machine.
+    exclusive: MutexGuard<'static, ()>,
 }
 
 impl Scenario {
@@ -82,33 +82,33 @@ impl Scenario {
         let probe = Probe::start(&cluster).await;
         let load = Workload::start(&cluster, &journal, Profile { clients, patience: PATIENCE, ..Profile::default() });
         load.wait_until_working(Duration::from_secs(1)).await;
-        Self { cluster, probe, journal, load, checker: Checker::default(), _exclusive: exclusive }
+        Self { cluster, probe, journal, load, checker: Checker::default(), exclusive }
     }
 
     /// Lets the probe make its calls for `time`, and asserts that every answer arrives in time, is documented, and is no worse than
     /// 503 or 504. Returns the number of the calls that were answered 503 or 504.
-    pub async fn run_during(&mut self, what: &str, time: Duration) -> usize {
+    pub async fn run_during(&mut self, case: &str, time: Duration) -> usize {
         let (began, mut refused) = (Instant::now(), 0);
         while began.elapsed() < time {
-            refused += self.probe.cycle(what).await;
+            refused += self.probe.cycle(case).await;
         }
         refused
     }
 
     /// Runs [`Scenario::run_during`] and continues until at least one call was answered 503 or 504.
-    pub async fn run_until_unavailable(&mut self, what: &str, time: Duration) {
-        let (began, mut refused) = (Instant::now(), self.run_during(what, time).await);
+    pub async fn run_until_unavailable(&mut self, case: &str, time: Duration) {
+        let (began, mut refused) = (Instant::now(), self.run_during(case, time).await);
         while refused == 0 {
-            assert!(began.elapsed() < time + Duration::from_secs(60), "{what}: nothing was refused");
-            refused = self.probe.cycle(what).await;
+            assert!(began.elapsed() < time + Duration::from_secs(60), "{case}: nothing was refused");
+            refused = self.probe.cycle(case).await;
         }
     }
 
     /// After the fault: asserts that every server is ready and soon completes a whole upload.
-    pub async fn assert_recovered(&mut self, what: &str) {
+    pub async fn assert_recovered(&mut self, case: &str) {
         let (began, cluster) = (Instant::now(), &self.cluster);
         let wait = async |limit: Duration| {
-            assert!(began.elapsed() < limit, "{what}: not recovered after {:?}: {}", began.elapsed(), last_log_lines(cluster));
+            assert!(began.elapsed() < limit, "{case}: not recovered after {:?}: {}", began.elapsed(), last_log_lines(cluster));
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
         while !self.probe.is_reachable(cluster).await {
@@ -118,14 +118,14 @@ impl Scenario {
         while !self.probe.completes_upload(cluster).await {
             wait(WORKS_WITHIN).await;
         }
-        println!("{what}: reachable after {reached:.1?}, works after {:.1?}", began.elapsed());
+        println!("{case}: reachable after {reached:.1?}, works after {:.1?}", began.elapsed());
         self.checker.sample(&self.cluster).await;
     }
 
     /// In the long form, runs [`Scenario::assert_recovered`]; in the short form the next fault follows at once.
-    pub async fn recover_in_long_form(&mut self, what: &str) {
+    pub async fn recover_in_long_form(&mut self, case: &str) {
         if is_long() {
-            self.assert_recovered(what).await;
+            self.assert_recovered(case).await;
         }
     }
 
@@ -133,6 +133,8 @@ impl Scenario {
     pub async fn end(mut self) {
         let tally = self.load.stop().await;
         self.cluster.heal().await;
+        // The next scenario may load the machine while this one waits for URLs to expire and for the sweeper.
+        drop(self.exclusive);
         let rested = self.cluster.quiesce(LeaseWait::Skipped).await;
         let report = self.checker.check(&self.cluster, &self.journal, Duration::ZERO).await;
         let confirmed = tally.confirmed.load(std::sync::atomic::Ordering::Relaxed);

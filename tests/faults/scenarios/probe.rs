@@ -54,16 +54,16 @@ impl Probe {
 
     /// Lists the gallery, uploads, confirms and deletes. Returns the number of calls that were answered 503 or 504; an
     /// undocumented answer fails the test.
-    pub async fn cycle(&mut self, what: &str) -> usize {
+    pub async fn cycle(&mut self, case: &str) -> usize {
         let mut refused = 0;
         let mut check = |answer: &Answer, allowed: &[u16]| {
-            assert!(answer.took < ANSWERED_WITHIN, "{what}: {answer:?}");
+            assert!(answer.took < ANSWERED_WITHIN, "{case}: {answer:?}");
             if matches!(answer.status, 503 | 504) {
-                answer.assert_outage(what);
+                answer.assert_outage(case);
                 refused += 1;
                 return false;
             }
-            assert!(answer.status < 300 || allowed.contains(&answer.status), "{what}: {answer:?}");
+            assert!(answer.status < 300 || allowed.contains(&answer.status), "{case}: {answer:?}");
             answer.status < 300
         };
         let gallery = self.call(Method::GET, "/api/images/gallery", None).await;
@@ -78,7 +78,7 @@ impl Probe {
             check(&confirmed, &[404, 409, 410]);
             // After a lost answer the object may exist; after a rejected PUT it does not.
             let is_put_rejected = sent.is_some_and(|status| status != 200);
-            assert!(!is_put_rejected || confirmed.status != 200, "{what}: {sent:?}, and {confirmed:?}");
+            assert!(!is_put_rejected || confirmed.status != 200, "{case}: {sent:?}, and {confirmed:?}");
             let deleted = self.call(Method::DELETE, &path, None).await;
             check(&deleted, &[404]);
         }

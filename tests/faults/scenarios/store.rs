@@ -27,7 +27,7 @@ async fn f7_to_f12_faults_of_the_store_violate_no_invariant() {
 
     let slow_down = |share| Rule::all(Misbehavior::error(503, "SlowDown")).share(share);
     // In an outage, calls of the probe must be answered 503 or 504.
-    for (what, rule, is_outage) in [
+    for (case, rule, is_outage) in [
         ("F7, half", slow_down(50), false),
         ("F7, all", slow_down(100), true),
         ("F8, 100 ms", Rule::all(Misbehavior::Delays(Duration::from_millis(100))), false),
@@ -43,15 +43,15 @@ async fn f7_to_f12_faults_of_the_store_violate_no_invariant() {
     ] {
         server_faults.add(rule);
         if is_outage {
-            scenario.run_until_unavailable(what, fault_duration(2, 30)).await
+            scenario.run_until_unavailable(case, fault_duration(2, 30)).await
         } else {
-            scenario.run_during(what, fault_duration(2, 30)).await;
+            scenario.run_during(case, fault_duration(2, 30)).await;
         }
         server_faults.heal();
-        scenario.recover_in_long_form(what).await;
+        scenario.recover_in_long_form(case).await;
     }
     scenario.assert_recovered("the store's answers").await;
-    for (what, fault, is_outage) in [
+    for (case, fault, is_outage) in [
         ("F8, 1 KiB/s", Fault::Bandwidth(1024), false),
         ("F8, reset", Fault::Reset, true),
         ("F8, a black hole", Fault::BlackHole, true),
@@ -59,12 +59,12 @@ async fn f7_to_f12_faults_of_the_store_violate_no_invariant() {
     ] {
         proxy.set(fault);
         if is_outage {
-            scenario.run_until_unavailable(what, fault_duration(2, 30)).await
+            scenario.run_until_unavailable(case, fault_duration(2, 30)).await
         } else {
-            scenario.run_during(what, fault_duration(2, 30)).await;
+            scenario.run_during(case, fault_duration(2, 30)).await;
         }
         proxy.heal();
-        scenario.recover_in_long_form(what).await;
+        scenario.recover_in_long_form(case).await;
     }
     scenario.assert_recovered("connections to the store").await;
     client_faults.add(Rule::new(&[PutObject], Misbehavior::LosesAnswer).share(60));
