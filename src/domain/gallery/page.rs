@@ -49,7 +49,7 @@ enum Source<'a> {
 }
 
 impl ShownImage<'_> {
-    /// Returns the digest of all on which the text of the image depends: what its record shows, and the parameters of its URLs.
+    /// Returns the digest of all on which the text of the image depends: the fields of its record that are shown, and the parameters of its URLs.
     fn digest(&self) -> Sha256 {
         match &self.0 {
             Source::Kept(fragment) => fragment.digest,

@@ -115,7 +115,7 @@ async fn page_that_is_read_again_shows_each_change() {
     }
 }
 
-/// What steps, events and workers record of an image after its confirmation does not change the page.
+/// Fields that steps, events and workers record after a confirmation do not change the page.
 #[tokio::test]
 async fn page_is_unchanged_by_fields_that_it_does_not_show() {
     let app = TestApp::start().await;

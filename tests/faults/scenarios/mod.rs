@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::probe::Probe;
 use super::{
@@ -62,15 +62,15 @@ pub struct Scenario {
     journal: Arc<Journal>,
     load: Workload,
     checker: Checker,
-    /// Lock that lets only one scenario work at a time, because each loads the machine.
-    exclusive: MutexGuard<'static, ()>,
+    /// Permit that lets two scenarios work at a time, because each loads the machine.
+    permit: SemaphorePermit<'static>,
 }
 
 impl Scenario {
     /// Starts servers under a load of `clients`, and returns when the clients are at work.
     pub async fn start(options: Options, clients: usize) -> Self {
-        static EXCLUSIVE: Mutex<()> = Mutex::const_new(());
-        let exclusive = EXCLUSIVE.lock().await;
+        static PERMITS: Semaphore = Semaphore::const_new(2);
+        let permit = PERMITS.acquire().await.unwrap();
         let (inner, mut options) = (options.change, Options { change: Box::new(|_, settings| settings), ..options });
         // Uploads may take longer than they do without faults.
         options.change = Box::new(move |number, settings| {
@@ -82,7 +82,7 @@ impl Scenario {
         let probe = Probe::start(&cluster).await;
         let load = Workload::start(&cluster, &journal, Profile { clients, patience: PATIENCE, ..Profile::default() });
         load.wait_until_working(Duration::from_secs(1)).await;
-        Self { cluster, probe, journal, load, checker: Checker::default(), exclusive }
+        Self { cluster, probe, journal, load, checker: Checker::default(), permit }
     }
 
     /// Lets the probe make its calls for `time`, and asserts that every answer arrives in time, is documented, and is no worse than
@@ -134,7 +134,7 @@ impl Scenario {
         let tally = self.load.stop().await;
         self.cluster.heal().await;
         // The next scenario may load the machine while this one waits for URLs to expire and for the sweeper.
-        drop(self.exclusive);
+        drop(self.permit);
         let rested = self.cluster.quiesce(LeaseWait::Skipped).await;
         let report = self.checker.check(&self.cluster, &self.journal, Duration::ZERO).await;
         let confirmed = tally.confirmed.load(std::sync::atomic::Ordering::Relaxed);
