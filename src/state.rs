@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     config::{Config, TrustedProxies},
-    domain::{Valet, deployment::PairError},
+    domain::{Valet, deployment::PairError, hash_pool::PoolLoad},
     metrics::METRICS,
     store::{Objects, Store, StoreError, objects::Diagnosis},
 };
@@ -118,7 +118,7 @@ impl AppState {
     /// Returns the process's metrics as text, with the gauges updated.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let (running, waiting) = self.valet.accounts.hash_load();
+        let PoolLoad { running, waiting } = self.valet.accounts.hash_load();
         METRICS.hashes_running.set(i64::try_from(running).unwrap_or(i64::MAX));
         METRICS.hashes_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         METRICS

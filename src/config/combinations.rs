@@ -59,11 +59,11 @@ impl Reader<'_> {
             }
         }
         for name in LOCAL_ACCOUNT_SETTINGS {
-            let is_reported = !config.limits.on && name.starts_with("RATE_LIMIT_");
-            self.no_effect_if(!config.accounts.local && !is_reported, name, "while LOCAL_ACCOUNTS is off");
+            let is_already_reported = !config.limits.on && name.starts_with("RATE_LIMIT_");
+            self.no_effect_if(!config.accounts.local && !is_already_reported, name, "while LOCAL_ACCOUNTS is off");
         }
-        let is_closed = config.limits.on && config.accounts.local && !config.switches.signup;
-        self.no_effect_if(is_closed, "RATE_LIMIT_SIGNUP", "while SIGNUP is off");
+        let is_signup_off = config.limits.on && config.accounts.local && !config.switches.signup;
+        self.no_effect_if(is_signup_off, "RATE_LIMIT_SIGNUP", "while SIGNUP is off");
     }
 
     /// Checks that access tokens do not outlive their sessions.
@@ -82,8 +82,8 @@ impl Reader<'_> {
         self.check_connection_options(options);
         let Some((hosts, database)) = authority.rsplit_once('/') else { return };
         let has_source = options.split(['&', ';']).any(|option| option.to_ascii_lowercase().starts_with("authsource="));
-        let is_of_credentials = hosts.contains('@') && !has_source;
-        if !database.is_empty() && database != config.mongo.database && !is_of_credentials {
+        let is_auth_database = hosts.contains('@') && !has_source;
+        if !database.is_empty() && database != config.mongo.database && !is_auth_database {
             self.report_invalid(
                 "MONGODB_URI",
                 "a connection string without a database: MONGODB_DATABASE names the one that is used",
@@ -99,8 +99,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Checks that each limit permits one full batch: a request that costs more than the whole limit would use the limit up and
-    /// still pass.
+    /// Checks that each limit permits one full batch: a request that costs more than the whole limit would pass, so
+    /// the limit would not bound it.
     fn check_batches(&mut self, config: &Config) {
         let limits = &config.limits;
         for (name, rate, max_cost) in [
@@ -121,7 +121,11 @@ impl Reader<'_> {
     fn check_lifetimes_and_sizes(&mut self, config: &Config) {
         let (uploads, load) = (&config.uploads, &config.load);
         let shortest = uploads.ttl.min(uploads.multipart_ttl);
-        self.no_effect_if(uploads.url_ttl > shortest, "UPLOAD_URL_TTL", "beyond UPLOAD_TTL and MULTIPART_TTL: shorten it");
+        self.no_effect_if(
+            uploads.url_ttl > shortest,
+            "UPLOAD_URL_TTL",
+            "beyond the shorter of UPLOAD_TTL and MULTIPART_TTL: shorten it",
+        );
         let is_below = uploads.multipart_max_bytes < uploads.max_bytes;
         self.no_effect_if(is_below, "MULTIPART_MAX_BYTES", "below UPLOAD_MAX_BYTES, the limit of a single PUT");
         let is_quota_set = self.is_set("USER_QUOTA_BYTES");
@@ -135,7 +139,7 @@ impl Reader<'_> {
         self.no_effect_if(
             too_many,
             "MAX_EVENT_STREAMS",
-            "from MAX_CONNECTIONS on: each stream has a connection, and requests need some",
+            "unless it is less than MAX_CONNECTIONS: each stream occupies a connection, and requests need others",
         );
     }
 
@@ -192,7 +196,7 @@ impl Reader<'_> {
     }
 }
 
-/// Returns whether two servers cannot listen on the same port of these addresses.
+/// Returns whether two listeners cannot listen on the same port of these addresses.
 fn conflict(a: std::net::IpAddr, b: std::net::IpAddr) -> bool {
     a == b || a.is_unspecified() || b.is_unspecified()
 }

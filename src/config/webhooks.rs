@@ -1,4 +1,5 @@
-//! Settings of webhooks: the secret from which the endpoints' secrets are derived, and networks to which attempts may connect.
+//! Settings of webhooks: the secret from which the endpoints' secrets are derived, and private networks to which deliveries may
+//! connect.
 
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -10,7 +11,7 @@ use super::reader::Reader;
 pub struct Webhooks {
     /// `WEBHOOK_SECRET`: the secrets of the endpoints are derived from it.
     pub secret: SecretString,
-    /// `WEBHOOK_ALLOW`: networks outside of the internet to which attempts may connect.
+    /// `WEBHOOK_ALLOW`: private networks to which deliveries may connect.
     pub allow: Vec<IpNet>,
 }
 

@@ -1,4 +1,5 @@
-//! Makes the pictures of a decoded image: reduced, turned, in the right colours, without metadata.
+//! Makes the pictures and the ThumbHash of a decoded image. Pictures are JPEGs, reduced and turned, without metadata except the
+//! colour profile.
 
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
@@ -14,22 +15,24 @@ use crate::{
 /// Qualities of JPEG, one after the other, until the picture is small enough.
 const QUALITIES: [u8; 6] = [80, 70, 60, 45, 30, 15];
 
-/// Quality of drawings and text, whose edges have fringes of colour at that of photographs. No chroma is left out.
+/// JPEG quality of drawings and text, whose edges have coloured fringes at the quality of photographs. From 90 on, the encoder keeps
+/// the colour of each pixel (no chroma subsampling).
 const GRAPHIC_QUALITY: u8 = 92;
 
-/// Quality of a small picture. No chroma is left out.
-const SMALL_QUALITY: u8 = 97;
+/// JPEG quality of a tiny picture, which costs few bytes at any quality.
+const TINY_QUALITY: u8 = 97;
 
-/// Number of pixels, at most, of a small picture.
-const SMALL_PIXELS: u32 = 100_000;
+/// Maximum number of pixels of a tiny picture.
+const TINY_PIXELS: u32 = 100_000;
 
-/// Greatest size in bytes of a picture in one of these two qualities, by its index in [`EDGES`]. Photographs are larger.
+/// Maximum size in bytes of a picture in one of these two qualities, by its index in [`EDGES`]. One that is larger is encoded again,
+/// as a photograph.
 const MAX_GRAPHIC_BYTES: [usize; 2] = [48 << 10, 192 << 10];
 
 /// Longer side of the image that is hashed: the most that a ThumbHash is computed from.
 const HASHED_EDGE: u16 = 100;
 
-/// Makes the pictures and the placeholder.
+/// Makes the pictures and the ThumbHash.
 pub fn make(decoded: Decoded, request: &DecodeRequest) -> DecodeReply {
     let stored = |side: u32| u16::try_from(side).map_err(|_| Undecodable::TooBig);
     let (width, height) = (stored(decoded.width)?, stored(decoded.height)?);
@@ -51,7 +54,7 @@ pub fn make(decoded: Decoded, request: &DecodeRequest) -> DecodeReply {
     let is_graphic = graphic.is_some();
     let mut pictures = vec![graphic.map_or_else(|| encode(&pixels, profile.as_deref(), MAX_PICTURE_BYTES[0]), Ok)?];
     if let Some(larger) = larger {
-        // A photograph is not encoded twice.
+        // If the small picture is a photograph, so is the large one: it is encoded once.
         let graphic = if is_graphic { encode_graphic(&larger, profile.as_deref(), MAX_GRAPHIC_BYTES[1])? } else { None };
         pictures.push(graphic.map_or_else(|| encode(&larger, profile.as_deref(), MAX_PICTURE_BYTES[1]), Ok)?);
     }
@@ -77,9 +80,9 @@ fn encode(pixels: &Pixels, profile: Option<&[u8]>, max_bytes: usize) -> Result<P
     Err(Undecodable::TooBig)
 }
 
-/// Encodes a picture as a small one or a drawing, if it then has at most `max_bytes`.
+/// Encodes a picture as a tiny one or a drawing; `None` if it then has more than `max_bytes`.
 fn encode_graphic(pixels: &Pixels, profile: Option<&[u8]>, max_bytes: usize) -> Result<Option<Picture>, Undecodable> {
-    let quality = if pixels.width * pixels.height <= SMALL_PIXELS { SMALL_QUALITY } else { GRAPHIC_QUALITY };
+    let quality = if pixels.width * pixels.height <= TINY_PIXELS { TINY_QUALITY } else { GRAPHIC_QUALITY };
     let picture = encode_at(quality, pixels, profile)?;
     Ok((picture.jpeg.len() <= max_bytes).then_some(picture))
 }

@@ -1,16 +1,17 @@
-//! The sandbox of the decoding process: restrictions that it puts on itself before it reads a byte of the image.
+//! The sandbox of the decoding process: restrictions that it puts on itself before it reads a byte of the image. Also the weaker
+//! sandbox of `PREVIEW_HEIF_COMMAND`, the operator's decoder of HEIC and AVIF.
 //!
 //! 1. [`limit_and_restart`] closes inherited descriptors, sets limits of the kernel and executes the program again, so that the allocator
-//!    and the libraries start under these limits. No memory is reserved before.
-//! 2. [`enter`] checks which restrictions are in force, then installs the filter of system calls. Its result names the restrictions that a
-//!    kernel or an operating system does not have.
+//!    and the libraries start under these limits. Before the restart the process reserves no memory.
+//! 2. [`enter`] checks which restrictions are in force, then installs the filter of system calls. Its result has those in
+//!    force: not every kernel and operating system has all.
 
 use crate::model::decoding::Sandbox;
 
 /// Address space in bytes: enough for 100 megapixels.
 pub const MEMORY_BYTES: u64 = 768 << 20;
 
-/// Processor time in seconds.
+/// Processor time in seconds: five times as much as an image of 200 megapixels takes.
 pub const CPU_SECONDS: u64 = 10;
 
 #[cfg(unix)]
@@ -52,7 +53,7 @@ fn close_inherited() {
     }
 }
 
-/// Added to the niceness of a process that makes pictures: of a processor that it shares with requests it gets a quarter. A person waits
+/// Added to the niceness of a process that makes pictures: it gets a quarter of a processor that it shares with requests. A person waits
 /// for the requests, and a picture may come a moment later.
 #[cfg(unix)]
 const NICENESS: i32 = 5;
@@ -86,7 +87,7 @@ pub fn limit_and_restart(arguments: &[String]) {
     let _ = arguments;
 }
 
-/// Address space in bytes of a command of the operator.
+/// Address space in bytes of `PREVIEW_HEIF_COMMAND`. Decoders of HEVC and AV1 reserve more than those of this program.
 #[cfg(unix)]
 const COMMAND_MEMORY_BYTES: u64 = 2 << 30;
 /// Processor time in seconds of such a command, over all of its threads.
@@ -96,7 +97,7 @@ const COMMAND_CPU_SECONDS: u64 = 20;
 #[cfg(unix)]
 const COMMAND_FILE_BYTES: u64 = 64 << 20;
 
-/// Executes a command of the operator in a weaker sandbox, because the system calls that it needs are not known: limits, no
+/// Executes `PREVIEW_HEIF_COMMAND` in a weaker sandbox, because the system calls that it needs are not known: limits, no
 /// descriptor but the standard streams, no new rights and, on Linux, no sockets, no other processes and no namespaces
 /// (`filter::install_for_command`). The command may read and write files and start threads and programs, which inherit this sandbox.
 ///
@@ -175,7 +176,7 @@ fn has_limits() -> bool {
     false
 }
 
-/// Returns whether the process has nothing but its standard streams: its list of descriptors has those three, and the one by which
+/// Returns whether the process has no descriptor but its standard streams and no environment variable: its list of descriptors has those three, and the one by which
 /// the list is read.
 fn has_nothing_inherited() -> bool {
     let descriptors = std::fs::read_dir(DESCRIPTORS).map_or(usize::MAX, Iterator::count);

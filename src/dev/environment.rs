@@ -43,7 +43,7 @@ pub(super) fn write(path: &Path, settings: Lookup<'_>) -> io::Result<()> {
     write_private(path, &NAMES.into_iter().filter_map(export).collect::<String>())
 }
 
-/// Writes a file that only its owner can read.
+/// Writes a file. If it is new, only its owner can read it, where the operating system is Unix.
 ///
 /// # Errors
 /// If the file cannot be written.

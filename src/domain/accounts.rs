@@ -12,7 +12,7 @@ use super::{
         Caller,
         passwords::{Password, Passwords},
     },
-    hash_pool::{HashPermit, Overloaded},
+    hash_pool::{HashPermit, Overloaded, PoolLoad},
     identity_provider::Identities,
     known_networks::KnownNetworks,
     password_checks::PasswordChecks,
@@ -295,9 +295,9 @@ impl Accounts {
         Ok(account.zip(usage).map(|(account, usage)| (account.user, usage)))
     }
 
-    /// Returns the number of passwords that are being hashed, and of those that wait.
+    /// Returns the numbers of passwords that are being hashed and that wait.
     #[must_use]
-    pub fn hash_load(&self) -> (usize, usize) {
+    pub fn hash_load(&self) -> PoolLoad {
         self.passwords.load()
     }
 }

@@ -23,6 +23,15 @@ const QUEUE_PER_PERMIT: usize = 32;
 /// Maximum wait for a thread.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
+/// Numbers of tasks in a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolLoad {
+    /// Tasks that run.
+    pub running: usize,
+    /// Tasks that wait.
+    pub waiting: usize,
+}
+
 /// Runs work on tokio's blocking pool, a bounded number of tasks at a time.
 #[derive(Debug, Clone)]
 pub struct HashPool {
@@ -60,11 +69,11 @@ impl HashPool {
         }
     }
 
-    /// Returns the number of tasks that run, and of those that wait.
+    /// Returns the numbers of tasks.
     #[must_use]
-    pub fn load(&self) -> (usize, usize) {
+    pub fn load(&self) -> PoolLoad {
         let running = self.threads.running();
-        (running, self.sites.taken().saturating_sub(running))
+        PoolLoad { running, waiting: self.sites.taken().saturating_sub(running) }
     }
 
     /// Acquires a permit to queue a task.
@@ -133,7 +142,7 @@ mod tests {
             let work = tokio::spawn(async move { pool.run(&permit, || panic!("a fault")).await });
             assert!(work.await.unwrap_err().is_panic());
         }
-        assert_eq!(pool.load(), (0, 0));
+        assert_eq!(pool.load(), PoolLoad { running: 0, waiting: 0 });
         assert_eq!(pool.run(&pool.acquire(holder).unwrap(), || 7).await, Ok(7));
     }
 }

@@ -45,7 +45,7 @@ impl<T: Send> IntoResponse for RawJson<T> {
 
 /// Appends a string, escaped and quoted.
 pub fn push_text(out: &mut Vec<u8>, text: &str) {
-    // Most texts need no escapes. Without branches, so that several bytes are compared at once.
+    // Most texts need no escapes. The check has no branches, so that the compiler compares several bytes at once.
     let is_plain = |byte: u8| (byte >= b' ') & (byte != b'"') & (byte != b'\\');
     if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
         out.push(b'"');

@@ -9,7 +9,8 @@ use super::operation::Operation;
 /// The documented paths.
 #[derive(Debug)]
 pub struct RouteTable {
-    /// Paths without parameters. Most requests are for one of these, and every request looks for its path twice.
+    /// Paths without parameters. Most requests are for one of these, and each looks for its path twice: for its metrics
+    /// (`middleware/observe.rs`) and for its limits (`middleware/admission.rs`).
     literal: HashMap<String, DocumentedRoute>,
     /// Paths with parameters; those with fewer first.
     parameterized: Vec<DocumentedRoute>,
@@ -48,7 +49,7 @@ impl RouteTable {
                 None => routes.push(DocumentedRoute::new(path, (method, operation))),
             }
         }
-        // A literal segment takes precedence over a parameter, as in the router.
+        // Paths with fewer parameters come first: a literal segment takes precedence over a parameter, as in the router.
         let parameters = |route: &DocumentedRoute| route.segments.iter().filter(|segment| segment.is_none()).count();
         routes.sort_by_key(parameters);
         let (literal, parameterized): (Vec<_>, _) = routes.into_iter().partition(|route| parameters(route) == 0);

@@ -116,7 +116,7 @@ impl Store {
         let (users, taken) = (self.users.clone(), Arc::clone(&self.taken));
         let count = async move {
             while let Some(steps) = taken.next(user) {
-                let ids: Vec<_> = steps.iter().map(|step| step.step).collect();
+                let ids: Vec<_> = steps.iter().map(|step| step.id).collect();
                 if let Err(error) = users.close_steps(user, &steps, &ids).await {
                     tracing::warn!(%user, %error, steps = steps.len(), "failed to count steps of images; the sweeper retries");
                 }
@@ -205,7 +205,7 @@ impl Store {
             return Ok(false);
         }
         let taken = self.images.find_taken_steps(user, steps).await?;
-        let steps: Vec<_> = steps.iter().filter(|step| taken.contains(&step.step)).copied().collect();
+        let steps: Vec<_> = steps.iter().filter(|step| taken.contains(&step.id)).copied().collect();
         self.users.close_steps(user, &steps, &taken).await?;
         Ok(!steps.is_empty())
     }
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     fn step() -> AnnouncedStep {
-        AnnouncedStep { image: ImageId::new(), step: crate::model::StepId::new(), before: None, hold: None }
+        AnnouncedStep { image: ImageId::new(), id: crate::model::StepId::new(), last_step: None, hold: None }
     }
 
     #[tokio::test]

@@ -80,9 +80,9 @@ impl CleanCluster {
     /// cannot have deleted.
     fn ready(&self, is_wanted: impl Fn(&Image) -> bool) -> Option<Image> {
         let plain = |image: &&Image| image.has("sha256") && image.preview().is_none() && image.text("contentType") == "image/png";
-        let is_in_journal =
+        let is_known_and_kept =
             |image: &&Image| self.timelines.images.contains_key(image.id()) && !self.timelines.may_be_deleted(image.id());
-        self.base.ready().filter(plain).filter(is_in_journal).find(|image| is_wanted(image)).cloned()
+        self.base.ready().filter(plain).filter(is_known_and_kept).find(|image| is_wanted(image)).cloned()
     }
 
     /// Returns whether the cluster has every kind of image and user that a violation is planted on.
@@ -216,15 +216,16 @@ impl CleanCluster {
             self.collection(name).delete_many(doc! {}).await.unwrap();
             self.collection(name).insert_many(documents).await.unwrap();
         }
-        let now = Evidence::objects(&self.cluster).await;
-        for object in now.iter().filter(|object| !self.bytes.contains_key(&object.key)) {
+        let current_objects = Evidence::objects(&self.cluster).await;
+        for object in current_objects.iter().filter(|object| !self.bytes.contains_key(&object.key)) {
             self.delete_object(&object.key).await;
         }
         for object in &self.base.objects {
-            let same = |now: &&super::checker::evidence::Object| {
-                (&now.sha256, &now.content_type, &now.metadata) == (&object.sha256, &object.content_type, &object.metadata)
+            let same = |current: &&super::checker::evidence::Object| {
+                (&current.sha256, &current.content_type, &current.metadata)
+                    == (&object.sha256, &object.content_type, &object.metadata)
             };
-            if !now.iter().filter(|now| now.key == object.key).any(|now| same(&now)) {
+            if !current_objects.iter().filter(|current| current.key == object.key).any(|current| same(&current)) {
                 let (bytes, content_type) = &self.bytes[&object.key];
                 self.put(&object.key, content_type, bytes).await;
             }

@@ -39,7 +39,7 @@ function tokenReader(source) {
       if (stale.size === MOST_STALE) stale.delete([...stale][0]);
       stale.add(refused);
       exchange = readSource(refused);
-      // After a failure or a refused token, the next request tries again.
+      // After a failure, and if the source returns a token that was refused before, the next request asks it again.
       exchange.then((token) => { if (stale.has(token)) throw token; }).catch(() => { exchange = undefined; });
     }
     return exchange;
@@ -47,8 +47,8 @@ function tokenReader(source) {
 }
 
 /**
- * Sends calls that are made at about the same time as one batch. Each caller gets its own result. An abort ends only a call that is not
- * sent yet.
+ * Sends calls that are made at about the same time as one batch. Each caller gets its own result. A call that is aborted before it is sent is
+ * left out, and its promise stays pending: `RetryPolicy.run()` rejects.
  */
 function batched(sendOne, sendBatch) {
   let waiting = [];
@@ -77,9 +77,9 @@ function batched(sendOne, sendBatch) {
         else resolve(ticket ?? image);
       });
     } catch (error) {
-      // One malformed call makes the whole batch malformed, or all together are too large.
-      const mayBeOneCall = error instanceof Problem && (error.status === 400 || error.status === 413);
-      calls.forEach(mayBeOneCall ? sendAlone : ({ reject }) => reject(error));
+      // 400: one call may be malformed. 413: the calls may be too large together.
+      const canSendAlone = error instanceof Problem && (error.status === 400 || error.status === 413);
+      calls.forEach(canSendAlone ? sendAlone : ({ reject }) => reject(error));
     }
   };
   return (input, signal) => new Promise((resolve, reject) => {
@@ -89,7 +89,7 @@ function batched(sendOne, sendBatch) {
 }
 
 /**
- * Returns the calls, for a server at `base`.
+ * Returns the calls of a server with the address `api`.
  * @param {{ api: string, token: string | ((stale?: string) => string | Promise<string>) }} options
  */
 export function createApi({ api, token }) {

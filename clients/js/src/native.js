@@ -120,8 +120,8 @@ export class NativeUploads extends Uploader {
 
   add(input, options = {}) {
     const isOne = typeof input === "string" || input instanceof Blob || !(Symbol.iterator in input);
-    const isOther = (one) => one instanceof Blob || (typeof one !== "string" && !one.uri && !one.path);
-    return super.add((isOne ? [input] : [...input]).map((one) => (isOther(one) ? one : new NativeFile(this.#access, one, options.name))), options);
+    const isWebFile = (one) => one instanceof Blob || (typeof one !== "string" && !one.uri && !one.path);
+    return super.add((isOne ? [input] : [...input]).map((one) => (isWebFile(one) ? one : new NativeFile(this.#access, one, options.name))), options);
   }
 }
 
@@ -134,19 +134,19 @@ export class NativeUploads extends Uploader {
 export function inAppFolders(store, folders) {
   // Returns the URI with one of the two names that iOS has for the folder above all apps.
   const plain = (uri) => uri?.replace("file:///private/var/", "file:///var/");
-  const pairs = async () => (await folders()).map(([name, uri]) => [name, plain(uri).replace(/\/?$/, "/")]);
-  /** Returns the record with the beginning of its file's URI replaced, by the first pair `[from, to]` that matches. */
-  const moved = (record, pairs) => {
+  const folderPairs = async () => (await folders()).map(([name, uri]) => [name, plain(uri).replace(/\/?$/, "/")]);
+  /** Returns the record with the beginning of its file's URI replaced, by the first of the pairs `[from, to]` that matches. */
+  const moved = (record, replacements) => {
     const uri = plain(record?.file?.uri);
-    const [from, to] = (uri && pairs.find(([from]) => uri.startsWith(from))) || [];
+    const [from, to] = (uri && replacements.find(([from]) => uri.startsWith(from))) || [];
     return from === undefined ? record : { ...record, file: { uri: to + uri.slice(from.length) } };
   };
   return {
     all: async () => {
-      const [records, named] = await Promise.all([store.all(), pairs()]);
+      const [records, named] = await Promise.all([store.all(), folderPairs()]);
       return records.map((record) => moved(record, named));
     },
-    put: async (record) => store.put(moved(record, (await pairs()).map(([name, uri]) => [uri, name]))),
+    put: async (record) => store.put(moved(record, (await folderPairs()).map(([name, uri]) => [uri, name]))),
     delete: (key) => store.delete(key),
     clear: () => store.clear(),
   };

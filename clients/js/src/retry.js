@@ -3,9 +3,9 @@
 
 import { Problem } from "./http.js";
 
-/** Failures in a row, half a minute in all, after which an attempt fails. Time offline does not count. */
+/** Failed requests in a row, half a minute in all, after which the upload fails. Time offline does not count. */
 const MAX_FAILURES = 7;
-/** Longest pause between two attempts. */
+/** Longest pause between two requests. */
 const MAX_PAUSE_MS = 15_000;
 
 /** Returns an error as aborted functions of browsers throw it. React Native has no DOMException. */
@@ -77,7 +77,7 @@ export class RetryPolicy {
     this.onwait(null);
   }
 
-  /** Repeats a request to the API while its problem is transient. An abort does not end a request without a signal of its own. */
+  /** Repeats a request to the API while its problem is transient. An abort rejects; the request itself goes on, unless `call` uses the signal. */
   async run(call) {
     for (;;) {
       try {
@@ -116,7 +116,7 @@ export class Turns {
   async run(signal, work) {
     await abortable(signal, (begin) => {
       this.#waiting.add(begin);
-      this.add(0);
+      this.add(0); // Begins the job if a turn is free.
       return () => this.#waiting.delete(begin);
     });
     try {

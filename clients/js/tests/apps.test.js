@@ -107,7 +107,7 @@ test("after stop(), nothing is retried or restored", async (t) => {
   assert.deepEqual([item.state, uploader.items.length, seen.length], ["failed", 1, before]);
 });
 
-test("no worker keeps a script alive in runtimes that have both workers and scripts", async (t) => {
+test("no Web Worker is started outside of browsers, where it would keep a script alive", async (t) => {
   const user = await signUp();
   let started = 0;
   globalThis.Worker = class { constructor() { started += 1; } postMessage() {} };

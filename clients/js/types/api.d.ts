@@ -1,5 +1,5 @@
 /**
- * Returns the calls, for a server at `base`.
+ * Returns the calls of a server with the address `api`.
  * @param {{ api: string, token: string | ((stale?: string) => string | Promise<string>) }} options
  */
 export function createApi({ api, token }: {

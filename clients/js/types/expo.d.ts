@@ -51,8 +51,8 @@
  */
 export function createUploader({ FileSystem, sessionType, store, ...options }: ExpoUploaderOptions): NativeUploader;
 /**
- * Returns a store in a folder of the app's documents, with a file for each unfinished upload. The pictures are not copied: their URIs are
- * kept, those of the app's own folders relative to them, as iOS moves the folders when an app is updated.
+ * Returns a store in a folder of the app's documents, with a file for each unfinished upload. The files are not copied: their URIs are
+ * stored. A URI in one of the app's folders is stored relative to it, because iOS moves the folders when an app is updated.
  * @param {ExpoFileSystem} FileSystem
  * @param {string} [name]
  * @returns {Store}

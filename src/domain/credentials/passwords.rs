@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::NoRandomness;
 use crate::{
     domain::{
-        hash_pool::{HashPermit, HashPool, Overloaded},
+        hash_pool::{HashPermit, HashPool, Overloaded, PoolLoad},
         password_rules,
     },
     model::{Email, RequestOrigin},
@@ -90,9 +90,9 @@ impl Passwords {
         })
     }
 
-    /// Returns the number of passwords that are being hashed, and of those that wait.
+    /// Returns the numbers of passwords that are being hashed and that wait.
     #[must_use]
-    pub fn load(&self) -> (usize, usize) {
+    pub fn load(&self) -> PoolLoad {
         self.hashing.load()
     }
 

@@ -8,14 +8,14 @@ use crate::model::NetworkPrefix;
 const MIN_CHARS: usize = 12;
 
 /// Returns the origin of a request from this address.
-fn holder(address: &str) -> RequestOrigin {
+fn origin(address: &str) -> RequestOrigin {
     RequestOrigin { site: NetworkPrefix::site(address.parse().unwrap()), user: None }
 }
 
 #[tokio::test]
 async fn a1_argon2id_at_owasp_parameters_salted_and_normalised() {
     let passwords = Passwords::new(MIN_CHARS).unwrap();
-    let permit = passwords.acquire(holder("192.0.2.1")).unwrap();
+    let permit = passwords.acquire(origin("192.0.2.1")).unwrap();
     let hash = passwords.hash(&permit, Password::new("correct horse é")).await.unwrap();
     assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
     assert_ne!(hash, passwords.hash(&permit, Password::new("correct horse é")).await.unwrap());
@@ -33,7 +33,7 @@ async fn a1_argon2id_at_owasp_parameters_salted_and_normalised() {
 #[tokio::test]
 async fn a1_a_hash_of_other_parameters_is_verified_and_reported() {
     let passwords = Passwords::new(MIN_CHARS).unwrap();
-    let permit = passwords.acquire(holder("192.0.2.1")).unwrap();
+    let permit = passwords.acquire(origin("192.0.2.1")).unwrap();
     let weaker = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8192, 1, 1, None).unwrap());
     let other_kind = Argon2::new(Algorithm::Argon2i, Version::V0x13, hasher().params().clone());
     for old in [weaker, other_kind] {
@@ -48,18 +48,18 @@ async fn a1_a_hash_of_other_parameters_is_verified_and_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a7_a_network_that_has_its_share_is_refused_at_once_and_no_other_waits_for_it() {
     let passwords = Passwords::new(MIN_CHARS).unwrap();
-    let permits: Vec<_> = std::iter::from_fn(|| passwords.acquire(holder("192.0.2.1")).ok()).collect();
-    assert_eq!(passwords.acquire(holder("192.0.2.250")).map(drop), Err(Overloaded), "the address is in the same /24");
+    let permits: Vec<_> = std::iter::from_fn(|| passwords.acquire(origin("192.0.2.1")).ok()).collect();
+    assert_eq!(passwords.acquire(origin("192.0.2.250")).map(drop), Err(Overloaded), "the address is in the same /24");
     let hashes = permits.into_iter().map(|permit| {
         let passwords = passwords.clone();
         tokio::spawn(async move { passwords.hash(&permit, Password::new("x")).await })
     });
     let hashes: Vec<_> = hashes.collect();
-    let hashing = || passwords.load().0;
+    let hashing = || passwords.load().running;
     while hashing() == 0 {
         tokio::task::yield_now().await;
     }
-    let permit = passwords.acquire(holder("198.51.100.1")).unwrap();
+    let permit = passwords.acquire(origin("198.51.100.1")).unwrap();
     passwords.hash(&permit, Password::new("y")).await.unwrap();
     let done = hashes.iter().filter(|hash| hash.is_finished()).count();
     assert!(done < hashes.len(), "the other network does not wait for all of these hashes");

@@ -29,16 +29,18 @@ use crate::config::CorsOrigins;
 /// Maximum bytes of a request's head. The longest head of this API's clients has an access token and a cursor, some 2 KiB.
 pub(super) const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// Time that a request's head may take, from its first byte; on a new connection, from the start.
+/// Time that a request's head may take, from its first byte; on a new connection, from the start. A slow mobile network needs a
+/// few seconds.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// Time after which an idle connection is closed: longer than the 60 s of most proxies, so that they close first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Time for which a client may read nothing of a pending response.
 const STALL_TIMEOUT: Duration = Duration::from_secs(20);
-/// Minimum speed at which a client must read a pending response.
+/// Minimum speed at which a client must read a pending response: less than the slowest mobile networks (EDGE) have.
 const MIN_READ_BYTES_PER_SECOND: u64 = 2048;
 
-/// Maximum bytes that are read on of a head that is too long, to find its origin.
+/// Maximum bytes that are read on of a head that is too long, to find its origin: browsers read the refusal only with headers of
+/// CORS.
 const MAX_EXCESS_HEAD_BYTES: usize = 1 << 20;
 /// Time for which a head that is too long is read on.
 const EXCESS_HEAD_DEADLINE: Duration = Duration::from_millis(500);
@@ -259,7 +261,7 @@ impl AsyncRead for TimedIo {
             this.timer.on_read();
         }
         if this.timer.is_between_requests() {
-            // hyper rejects a head of more bytes.
+            // hyper rejects a head of more than MAX_HEAD_BYTES; the bytes beyond are only scanned for `Origin`.
             let free_bytes = MAX_HEAD_BYTES.saturating_sub(this.head.len());
             let (kept, beyond) = received.split_at(received.len().min(free_bytes));
             this.head.extend_from_slice(kept);

@@ -20,7 +20,7 @@ pub struct GalleryRow<'a> {
     pub id: &'a str,
     /// The key of its bytes.
     pub key: &'a str,
-    /// The file name. This and the following fields are those of [`Image`].
+    /// The file name. This and the following fields are those of [`Image`](crate::model::Image).
     pub file_name: &'a str,
     /// The verified type.
     pub content_type: ContentType,

@@ -71,7 +71,7 @@ impl Images {
                 }
                 None => self.has_taken(user, step).await?,
             };
-            taken.extend(is_taken.then_some(step.step));
+            taken.extend(is_taken.then_some(step.id));
         }
         Ok(taken)
     }
@@ -90,7 +90,7 @@ impl Images {
         };
         let found = self.mongo.read(Operation::find(&self.collection), query).await?;
         let latest: HashSet<_> = found.iter().filter_map(|image| StepId::parse(image.get_str("lastStep").ok()?)).collect();
-        Ok(steps.iter().map(|step| step.step).filter(|step| latest.contains(step)).collect())
+        Ok(steps.iter().map(|step| step.id).filter(|step| latest.contains(step)).collect())
     }
 
     /// Returns whether the image has taken this step. Otherwise marks the image so that the step fails.
@@ -104,7 +104,7 @@ impl Images {
         let query = || async { records.find_one(filter.clone()).projection(doc! { "lastStep": 1 }).await };
         // A missing image was purged and removed, which only a step to no reservation permits.
         let image = self.mongo.read(Operation::find(&self.collection), query).await?;
-        Ok(image.is_none_or(|image| image.get_str("lastStep").is_ok_and(|last| last == step.step.to_string())))
+        Ok(image.is_none_or(|image| image.get_str("lastStep").is_ok_and(|last| last == step.id.to_string())))
     }
 
     /// Gives an image a reservation in place of its legacy hold, in any state: a reservation that does not fit the state is settled
@@ -114,7 +114,7 @@ impl Images {
         filter.insert("reservation", doc! { "$exists": false });
         let due = doc! { "$add": ["$$NOW", i64::try_from(OPENING_GRACE.whole_milliseconds()).unwrap_or(i64::MAX)] };
         let reservation = doc! { "bytes": integer(bytes), "place": QuotaCounter::Pending.as_str(), "due": due };
-        let set = doc! { "$set": { "reservation": reservation, "lastStep": step.step.to_string() } };
+        let set = doc! { "$set": { "reservation": reservation, "lastStep": step.id.to_string() } };
         self.mongo.update_one(&self.collection, filter, vec![set]).await.map(drop)
     }
 
@@ -206,5 +206,5 @@ impl Images {
 
 /// Returns a filter for the step's image as it was before the step.
 fn before_step(user: UserId, step: &AnnouncedStep) -> Document {
-    doc! { "_id": step.image.to_string(), "user": user.to_string(), "lastStep": last_step(step.before) }
+    doc! { "_id": step.image.to_string(), "user": user.to_string(), "lastStep": last_step(step.last_step) }
 }

@@ -18,12 +18,12 @@ pub(super) struct AwsEnvironment {
 }
 
 impl AwsEnvironment {
-    /// Reads properties that the settings omit from the SDK's configuration. If the settings have credentials and a region, as
-    /// those of the local stack, the SDK's settings are not read.
+    /// Reads from the SDK's configuration the properties that Valet's settings omit. If the settings have credentials and a region, as
+    /// those of the local stack, the SDK's configuration is not read.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when there is no region, or when the SDK's configuration sets an `endpoint_url`: presigned URLs
-    /// would name another host than the server's calls.
+    /// [`StoreError::Credentials`] when there is no region or no source of credentials, or when the SDK's configuration sets an
+    /// `endpoint_url` and `S3_ENDPOINT` is not set: presigned URLs would name another host than the server's calls.
     pub(super) async fn find(config: &config::S3, trust: &TlsTrust) -> Result<Self, StoreError> {
         if let (Some(keys), Some(region)) = (&config.credentials, &config.region) {
             return Ok(Self {

@@ -27,9 +27,9 @@ pub struct AnnouncedStep {
     /// The image.
     pub image: ImageId,
     /// The step's id.
-    pub step: StepId,
+    pub id: StepId,
     /// The image's latest step when it was read: the step is taken only if this is still the latest.
-    pub before: Option<StepId>,
+    pub last_step: Option<StepId>,
     /// Bytes of the hold of the earlier version that becomes the image's reservation.
     pub hold: Option<u64>,
 }
@@ -124,7 +124,7 @@ impl Users {
         if steps.is_empty() {
             return Ok(());
         }
-        let all: Vec<_> = steps.iter().map(|step| step.step.to_string()).collect();
+        let all: Vec<_> = steps.iter().map(|step| step.id.to_string()).collect();
         let taken: Vec<_> = taken.iter().map(ToString::to_string).collect();
         let counted = doc! { "$filter": { "input": settling(), "cond": { "$in": ["$$this.step", taken] } } };
         let sum = |field: &str| doc! { "$sum": { "$map": { "input": counted.clone(), "in": format!("$$this.{field}") } } };
@@ -193,8 +193,8 @@ impl Users {
 fn entry(step: &AnnouncedStep) -> Document {
     let mut entry = doc! {
         "image": step.image.to_string(),
-        "step": step.step.to_string(),
-        "before": last_step(step.before),
+        "step": step.id.to_string(),
+        "before": last_step(step.last_step),
         "at": "$$NOW",
         "bytes": 0_i64,
         "images": 0_i64,
@@ -217,14 +217,14 @@ fn parse_step(entry: &Document) -> Option<AnnouncedStep> {
         Some(_) => Some(u64::try_from(whole_number(entry, "hold")?).ok()?),
         None => None,
     };
-    let before = match entry.get("before") {
-        Some(Bson::String(before)) => Some(StepId::parse(before)?),
+    let last_step = match entry.get("before") {
+        Some(Bson::String(last_step)) => Some(StepId::parse(last_step)?),
         _ => None,
     };
     let counts = ["bytes", "images", "pending"];
     let is_whole = counts.iter().all(|count| whole_number(entry, count).is_some());
-    let (image, step) = (entry.get_str("image").ok()?, entry.get_str("step").ok()?);
-    is_whole.then_some(AnnouncedStep { image: ImageId::parse(image)?, step: StepId::parse(step)?, before, hold })
+    let (image, id) = (entry.get_str("image").ok()?, entry.get_str("step").ok()?);
+    is_whole.then_some(AnnouncedStep { image: ImageId::parse(image)?, id: StepId::parse(id)?, last_step, hold })
 }
 
 /// Returns the expression of `settling`, which is absent from records of the earlier version.

@@ -1,4 +1,4 @@
-//! Covers ids that are removed, damaged or replaced while a server runs: only equal ids end a mismatch and permit the deletion of
+//! Covers deployment ids that are removed, damaged or replaced while a server runs: only equal ids end a mismatch and permit the deletion of
 //! orphans.
 
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{DeploymentId, Document, MARKER, TestApp, doc, restored::bucket_stamp, set_bucket, set_database};
 use crate::app::eventually;
 
-/// State of the ids of a pair.
+/// State of the deployment ids of a database and its bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ids {
     Equal,
@@ -32,6 +32,7 @@ impl Ids {
     const ALL: [(Self, Proof); 7] = [
         (Self::Equal, Proof::Paired),
         (Self::Unequal, Proof::Mismatch),
+        // A marker is missing, too, after an operator has emptied the bucket; a record is missing only from another database.
         (Self::MarkerMissing, Proof::Unknown),
         (Self::MarkerDamaged, Proof::Mismatch),
         (Self::RecordMissing, Proof::Mismatch),

@@ -50,8 +50,8 @@ pub struct Rule {
     left: Arc<AtomicU64>,
     /// Number of requests that the rule has applied to.
     hits: Arc<AtomicU64>,
-    /// Part of the path or the query that must occur; empty: any request.
-    named: String,
+    /// Text that the path or the query must contain; empty: any request.
+    target_text: String,
     misbehavior: Misbehavior,
 }
 
@@ -59,7 +59,7 @@ impl Rule {
     /// Applies to each of these operations.
     pub fn new(operations: &[Operation], misbehavior: Misbehavior) -> Self {
         let (left, hits) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::default());
-        Self { operations: operations.to_vec(), share: 100, left, hits, named: String::new(), misbehavior }
+        Self { operations: operations.to_vec(), share: 100, left, hits, target_text: String::new(), misbehavior }
     }
 
     /// Applies to every operation.
@@ -79,14 +79,14 @@ impl Rule {
     }
 
     /// Applies to requests with this text in path or query, such as an image's id.
-    pub fn only_for(self, named: &str) -> Self {
-        Self { named: named.to_owned(), ..self }
+    pub fn only_for(self, target_text: &str) -> Self {
+        Self { target_text: target_text.to_owned(), ..self }
     }
 
     /// Returns whether the rule applies to a request, and counts it; `chance` is a random number.
     fn applies_to(&self, operation: Operation, uri: &Uri, chance: u64) -> bool {
         let applies = self.operations.contains(&operation)
-            && uri.to_string().contains(&self.named)
+            && uri.to_string().contains(&self.target_text)
             && chance % 100 < self.share
             && self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
         self.hits.fetch_add(applies.into(), SeqCst);
@@ -123,6 +123,7 @@ impl S3Faults {
             client,
             rules: Mutex::default(),
             operations: Mutex::default(),
+            // A fixed seed, so that a run repeats.
             random_state: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
         });
         let running = tokio::spawn(accept(listener, shared.clone()));

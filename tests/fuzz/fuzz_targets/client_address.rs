@@ -1,4 +1,4 @@
-//! Fuzzes the client address from `X-Forwarded-For`, and the settings for trusted proxies. The input is lines: the networks of
+//! Fuzzes the client address from `X-Forwarded-For`, the settings for trusted proxies, and rates. The input is one rate, or lines: the networks of
 //! TRUSTED_PROXIES, the peer's address, then the header's fields.
 #![no_main]
 
@@ -32,8 +32,8 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(client, peer, "the fields of an untrusted peer are not used");
         return;
     }
-    // The expected address is the last untrusted hop, searched from the other end: all hops behind it are trusted, and it is
-    // untrusted or the first.
+    // The expected address is the first untrusted hop from the end of the list, else the hop that is farthest from the end and
+    // readable.
     let hops: Vec<&str> = fields.iter().flat_map(|field| field.split(',')).map(str::trim).collect();
     let read = |hop: &str| {
         let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);

@@ -16,6 +16,7 @@ fuzz_target!(|file: &[u8]| {
 
 /// Writes the correct checksum into each chunk: the decoder reads no chunk with a wrong one.
 fn repair_checksums(file: &mut [u8]) {
+    // After the signature of eight bytes.
     let mut at = 8;
     while let Some(length) = file.get(at..).and_then(|rest| rest.first_chunk()) {
         let length = u32::from_be_bytes(*length) as usize;
