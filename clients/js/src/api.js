@@ -39,7 +39,7 @@ function tokenReader(source) {
       if (stale.size === MOST_STALE) stale.delete([...stale][0]);
       stale.add(refused);
       exchange = readSource(refused);
-      // After a failure, and if the source returns a token that was refused before, the next request asks it again.
+      // After a failure or a token that was refused before, the next request tries again.
       exchange.then((token) => { if (stale.has(token)) throw token; }).catch(() => { exchange = undefined; });
     }
     return exchange;
@@ -47,8 +47,8 @@ function tokenReader(source) {
 }
 
 /**
- * Sends calls that are made at about the same time as one batch. Each caller gets its own result. A call that is aborted before it is sent is
- * left out, and its promise stays pending: `RetryPolicy.run()` rejects.
+ * Sends calls that are made at about the same time as one batch. Each caller gets its own result. A call that is aborted before it is
+ * sent is left out; its promise stays pending.
  */
 function batched(sendOne, sendBatch) {
   let waiting = [];
@@ -77,7 +77,7 @@ function batched(sendOne, sendBatch) {
         else resolve(ticket ?? image);
       });
     } catch (error) {
-      // 400: one call may be malformed. 413: the calls may be too large together.
+      // One call may be malformed (400), or all together too large (413).
       const canSendAlone = error instanceof Problem && (error.status === 400 || error.status === 413);
       calls.forEach(canSendAlone ? sendAlone : ({ reject }) => reject(error));
     }
@@ -89,7 +89,7 @@ function batched(sendOne, sendBatch) {
 }
 
 /**
- * Returns the calls of a server with the address `api`.
+ * Returns the calls, for the server at `api`.
  * @param {{ api: string, token: string | ((stale?: string) => string | Promise<string>) }} options
  */
 export function createApi({ api, token }) {

@@ -41,7 +41,6 @@ export function explain(problem) {
   if (problem.code === "file_too_large" || problem.code === "type_not_allowed") {
     const rule = problem.errors?.[0]?.message ?? "";
     const plain = rule.replace(/image\/(\w+)/g, (_, kind) => kind.toUpperCase()).replace(/(\d+) bytes/, (_, n) => bytes(Number(n)));
-    // The server's rules begin with "must be".
     return MESSAGES[problem.code] + (plain && ` It ${plain}.`);
   }
   const sentence = MESSAGES[problem.code] ?? `Something went wrong (${problem.code}). Try again.`;

@@ -121,8 +121,8 @@ export class PendingFiles {
    */
   async leftovers() {
     const stored = ((await this.#attempt((store) => store.all())) ?? []).filter((record) => record.user === this.#user);
-    const byKey = new Map(stored.map((record) => [record.key, record]));
-    const all = stored.filter(({ key }) => !key.endsWith(CLAIM)).map((record) => ({ ...record, ...byKey.get(record.key + CLAIM), key: record.key }));
+    const known = new Map(stored.map((record) => [record.key, record]));
+    const all = stored.filter(({ key }) => !key.endsWith(CLAIM)).map((record) => ({ ...record, ...known.get(record.key + CLAIM), key: record.key }));
     const own = await this.#tab;
     const held = (await (await locks)?.query())?.held.map((lock) => lock.name);
     const isBrowser = typeof document !== "undefined";
@@ -165,13 +165,13 @@ const lockOf = (tab) => `valet.tab.${tab}`;
 
 let tab;
 /**
- * Resolves to the id of this tab, which stays the same after a reload if the browser permits sessionStorage. A lock of its name shows other tabs
- * that this tab runs; a duplicated tab, which has a copy of the id, does not get it and takes another id.
+ * Resolves to the id of this tab, which sessionStorage keeps through reloads. Its lock shows others that it runs; a duplicated tab does
+ * not get it and takes another id.
  */
 async function ownTab() {
   const [manager, fresh] = [await locks, String(Math.random()).slice(2)];
   const take = async (id) => {
-    // Resolves when the tab has the lock, and never releases it: the inner promise, whose executor resolves the outer one, stays pending.
+    // Resolves when the tab has the lock, and never releases it.
     const hold = (signal) => new Promise((resolve, reject) => { manager.request(lockOf(id), { signal }, () => new Promise(resolve)).catch(reject); });
     if (manager) await limited(null, hold, RELOAD_MS);
     return (sessionStorage["valet.tab"] = id);

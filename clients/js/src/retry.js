@@ -3,7 +3,7 @@
 
 import { Problem } from "./http.js";
 
-/** Failed requests in a row, half a minute in all, after which the upload fails. Time offline does not count. */
+/** Failures in a row, half a minute in all, after which the upload fails. Time offline does not count. */
 const MAX_FAILURES = 7;
 /** Longest pause between two requests. */
 const MAX_PAUSE_MS = 15_000;
@@ -77,7 +77,7 @@ export class RetryPolicy {
     this.onwait(null);
   }
 
-  /** Repeats a request to the API while its problem is transient. An abort rejects; the request itself goes on, unless `call` uses the signal. */
+  /** Repeats a request to the API while its problem is transient. An abort does not end a request without a signal of its own. */
   async run(call) {
     for (;;) {
       try {
@@ -116,7 +116,7 @@ export class Turns {
   async run(signal, work) {
     await abortable(signal, (begin) => {
       this.#waiting.add(begin);
-      this.add(0); // Begins the job if a turn is free.
+      this.add(0);
       return () => this.#waiting.delete(begin);
     });
     try {

@@ -54,12 +54,12 @@ export function encode(w, h, rgba) {
   const hash = [head & 255, (head >> 8) & 255, head >> 16, shape & 255, shape >> 8];
   if (hasAlpha) hash.push(round(15 * A.dc) | (round(15 * A.scale) << 4));
   const start = hash.length;
-  let nibbleIndex = 0;
+  let index = 0;
   for (const channel of hasAlpha ? [L, P, Q, A] : [L, P, Q]) {
     for (const f of channel.ac) {
-      const byte = start + (nibbleIndex >> 1);
-      hash[byte] = (hash[byte] ?? 0) | (round(15 * f) << ((nibbleIndex & 1) * 4));
-      nibbleIndex += 1;
+      const byte = start + (index >> 1);
+      hash[byte] = (hash[byte] ?? 0) | (round(15 * f) << ((index & 1) * 4));
+      index += 1;
     }
   }
   return new Uint8Array(hash);
@@ -92,13 +92,13 @@ export function decode(hash) {
   const most = hasAlpha ? 5 : 7;
   const lx = max(3, landscape ? most : shape & 7);
   const ly = max(3, landscape ? shape & 7 : most);
-  let nibbleIndex = 0;
+  let index = 0;
   const start = hasAlpha ? 6 : 5;
   const channel = (nx, ny, dc, scale) => {
     const terms = [];
     for (const [cx, cy] of frequencies(nx, ny)) {
-      const nibble = (hash[start + (nibbleIndex >> 1)] >> ((nibbleIndex & 1) * 4)) & 15;
-      nibbleIndex += 1;
+      const nibble = (hash[start + (index >> 1)] >> ((index & 1) * 4)) & 15;
+      index += 1;
       terms.push([cx, cy, (nibble / 7.5 - 1) * scale]);
     }
     return { dc, terms };

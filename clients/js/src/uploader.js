@@ -8,12 +8,11 @@ import { upload } from "./upload.js";
 const PAUSED = Symbol("paused");
 const CANCELLED = Symbol("cancelled");
 
-/** An upload in the list; types.js describes its public fields. `before` is the id that an earlier attempt has opened, and
- * `step` what its attempt does: preparing, opening, sending or confirming. */
+/** An upload in the list; types.js describes its public fields. `before` is the id that an earlier attempt has opened. */
 export class Upload {
   constructor(uploader, { file = null, name, size, caption }, more = {}) {
     Object.assign(this, {
-      key: randomKey(), file, name, size, caption, state: "waiting", waitReason: null, sent: 0, problem: null, preview: null, id: null, image: null,
+      key: newKey(), file, name, size, caption, state: "waiting", waitReason: null, sent: 0, problem: null, preview: null, id: null, image: null,
       duplicate: false, ...more,
     });
     // Bound, for handlers and for proxies (Vue).
@@ -61,7 +60,7 @@ export class Uploader extends EventTarget {
     this.#revive = revive;
     this.#files = new PendingFiles(store, user);
     this.#concurrency = concurrency;
-    // Retries failed uploads, and a failed request for the list of open uploads, when there is a network again.
+    // Retries uploads and the list that failed without a network.
     this.online = () => {
       this.items.filter((item) => item.problem instanceof NetworkProblem).forEach((item) => this.retry(item));
       if (!this.#isListed) this.restore().catch(() => {});
@@ -81,7 +80,7 @@ export class Uploader extends EventTarget {
     return total;
   }
 
-  /** Queues files, except those with a name that are queued already. */
+  /** Queues files, except named ones that are queued already. */
   add(input, options = {}) {
     const { name, caption, signal } = options;
     const keyOf = (name, { uri, size, lastModified }) => uri ?? `${size} ${lastModified} ${name}`;
@@ -110,7 +109,7 @@ export class Uploader extends EventTarget {
     for (const record of orphans) {
       if (this.items.some((item) => item.key === record.key)) continue;
       if (!record.file) {
-        // It showed other tabs that this one had the upload. The list below has it, as one that needs its file.
+        // Only a mark for other tabs.
         this.#files.remove(record.key);
         continue;
       }
@@ -208,10 +207,7 @@ export class Uploader extends EventTarget {
     for (let item = this.#startable(); item; item = this.#startable()) this.#run(item);
   }
 
-  /**
-   * Returns the next upload to start: at most `concurrency` are in the step `preparing` (inspected), and eight times as many are active, so
-   * that openings and confirms fill batches. `turns` limits how many are sent.
-   */
+  /** Returns the next upload to start: a few are inspected at once, and eight times as many active, to fill batches. */
   #startable() {
     const active = [...this.#running].filter((item) => item.active);
     const count = active.filter((item) => item.step === "preparing").length;
@@ -316,4 +312,4 @@ async function collect({ stream, size, type = "" }) {
 }
 
 /** Returns a random key. */
-const randomKey = () => Array.from({ length: 3 }, () => String(Math.random()).slice(2)).join("-");
+const newKey = () => Array.from({ length: 3 }, () => String(Math.random()).slice(2)).join("-");

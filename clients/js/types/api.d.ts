@@ -1,5 +1,5 @@
 /**
- * Returns the calls of a server with the address `api`.
+ * Returns the calls, for the server at `api`.
  * @param {{ api: string, token: string | ((stale?: string) => string | Promise<string>) }} options
  */
 export function createApi({ api, token }: {

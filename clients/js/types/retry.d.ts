@@ -18,7 +18,7 @@ export class RetryPolicy {
     reset(): void;
     /** Waits before the next attempt, or throws `problem` after too many failures. */
     wait(problem: any): Promise<void>;
-    /** Repeats a request to the API while its problem is transient. An abort rejects; the request itself goes on, unless `call` uses the signal. */
+    /** Repeats a request to the API while its problem is transient. An abort does not end a request without a signal of its own. */
     run(call: any): Promise<any>;
     #private;
 }

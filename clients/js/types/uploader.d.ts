@@ -1,5 +1,4 @@
-/** An upload in the list; types.js describes its public fields. `before` is the id that an earlier attempt has opened, and
- * `step` what its attempt does: preparing, opening, sending or confirming. */
+/** An upload in the list; types.js describes its public fields. `before` is the id that an earlier attempt has opened. */
 export class Upload {
     constructor(uploader: any, { file, name, size, caption }: {
         file?: any;
@@ -40,7 +39,7 @@ export class Uploader extends EventTarget {
         done: number;
         count: number;
     };
-    /** Queues files, except those with a name that are queued already. */
+    /** Queues files, except named ones that are queued already. */
     add(input: any, options?: {}): Upload[];
     restore(): Promise<void>;
     pause(item: any): void;
