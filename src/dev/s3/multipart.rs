@@ -127,6 +127,7 @@ pub(super) fn list_parts(bucket: &Bucket, input: ListPartsInput) -> S3Result<Lis
     let mut parts = Vec::with_capacity(numbers.len());
     for number in &numbers {
         let Some((_file, meta)) = upload.part(bucket, *number) else {
+            upload.check_alive(bucket)?;
             continue;
         };
         let mut part = Part {
@@ -213,15 +214,19 @@ pub(super) fn abort(folder: &Folder, bucket: &Bucket, id: &str, key: &str) -> S3
 pub(super) fn complete(
     folder: &Folder,
     bucket: &Bucket,
-    mut input: CompleteMultipartUploadInput,
+    input: CompleteMultipartUploadInput,
 ) -> S3Result<CompleteMultipartUploadOutput> {
     let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let upload = match Upload::find(bucket, &input.upload_id, &input.key) {
         Err(error) => return completed_before(bucket, &input, &condition).ok_or(error),
         Ok(upload) => upload,
     };
-    let requested_parts = input.multipart_upload.take().and_then(|m| m.parts).unwrap_or_default();
-    let parts = check_parts(bucket, &upload, requested_parts)?;
+    let requested_parts = input.multipart_upload.clone().and_then(|m| m.parts).unwrap_or_default();
+    let parts = match check_parts(bucket, &upload, requested_parts) {
+        // Another request completed it meanwhile.
+        Err(error) if upload.check_alive(bucket).is_err() => return completed_before(bucket, &input, &condition).ok_or(error),
+        checked => checked?,
+    };
     let size = parts.iter().map(|p| p.1.size).sum::<u64>();
     if input.mpu_object_size.is_some_and(|s| u64::try_from(s) != Ok(size)) {
         return Err(s3_error!(InvalidRequest, "The provided 'x-amz-mp-object-size' header does not match what was computed."));
@@ -322,7 +327,11 @@ fn check_parts(bucket: &Bucket, upload: &Upload, requested_parts: Vec<CompletedP
                  or the specified entity tag may not match the part's entity tag."
             )
         };
-        let (file, meta) = upload.part(bucket, number).ok_or_else(invalid_part)?;
+        let Some((file, meta)) = upload.part(bucket, number) else {
+            // An upload that ends takes its parts with it.
+            upload.check_alive(bucket)?;
+            return Err(invalid_part());
+        };
         if part.e_tag.as_ref().map(ETag::value) != Some(meta.etag.as_str()) {
             return Err(invalid_part());
         }

@@ -1,7 +1,7 @@
 //! Covers the completion of multipart uploads: its checks, and that only one completion creates the object.
 
 use super::{BUCKET, Server, sha256};
-use aws_sdk_s3::types::CompletedPart;
+use aws_sdk_s3::{error::ProvideErrorMetadata, types::CompletedPart};
 
 #[tokio::test]
 async fn completion_checks_parts_and_conditions() {
@@ -46,6 +46,31 @@ async fn concurrent_completions_make_one_object() {
         assert!(server.exists(&key).await);
     }
     assert_eq!(server.temporary_files(), 0);
+    server.end().await;
+}
+
+/// The parts of an upload end with it: a request that began before finds them, or no upload.
+#[tokio::test]
+async fn requests_beside_a_completion_find_all_parts_or_no_upload() {
+    let server = Server::start().await;
+    for round in 0..100 {
+        let key = format!("m{round}");
+        let id = server.create(&key).await;
+        let part = server.part(&key, &id, 1, b"small").await;
+        let complete = || server.complete(&key, &id, vec![part.clone()]);
+        let list = || server.s3.list_parts().bucket(BUCKET).key(&key).upload_id(&id).send();
+        let (a, b, c, d, e) = tokio::join!(complete(), list(), complete(), list(), complete());
+        let completions = [a, c, e];
+        assert!(completions.iter().any(Result::is_ok), "{completions:?}");
+        let refusals = completions.iter().filter_map(|completion| completion.as_ref().err());
+        refusals.for_each(|code| assert!(["NoSuchUpload", "PreconditionFailed"].contains(&code.as_str()), "{code}"));
+        for listed in [b, d] {
+            match listed {
+                Ok(listed) => assert_eq!(listed.parts().len(), 1),
+                Err(error) => assert_eq!(error.code(), Some("NoSuchUpload")),
+            }
+        }
+    }
     server.end().await;
 }
 
