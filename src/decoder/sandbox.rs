@@ -176,8 +176,8 @@ fn has_limits() -> bool {
     false
 }
 
-/// Returns whether the process has no descriptor but its standard streams and no environment variable: its list of descriptors has those three, and the one by which
-/// the list is read.
+/// Returns whether the process has no descriptor but its standard streams and no environment variable: its list of descriptors has
+/// those three, and the one by which the list is read.
 fn has_nothing_inherited() -> bool {
     let descriptors = std::fs::read_dir(DESCRIPTORS).map_or(usize::MAX, Iterator::count);
     descriptors <= 4 && std::env::vars_os().next().is_none()

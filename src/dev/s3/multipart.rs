@@ -223,9 +223,12 @@ pub(super) fn complete(
     };
     let requested_parts = input.multipart_upload.clone().and_then(|m| m.parts).unwrap_or_default();
     let parts = match check_parts(bucket, &upload, requested_parts) {
-        // Another request completed it meanwhile.
-        Err(error) if upload.check_alive(bucket).is_err() => return completed_before(bucket, &input, &condition).ok_or(error),
-        checked => checked?,
+        // Another request may have ended the upload meanwhile, and with it its parts.
+        Err(error) => match upload.check_alive(bucket) {
+            Err(ended) => return completed_before(bucket, &input, &condition).ok_or(ended),
+            Ok(()) => return Err(error),
+        },
+        Ok(parts) => parts,
     };
     let size = parts.iter().map(|p| p.1.size).sum::<u64>();
     if input.mpu_object_size.is_some_and(|s| u64::try_from(s) != Ok(size)) {
@@ -327,11 +330,7 @@ fn check_parts(bucket: &Bucket, upload: &Upload, requested_parts: Vec<CompletedP
                  or the specified entity tag may not match the part's entity tag."
             )
         };
-        let Some((file, meta)) = upload.part(bucket, number) else {
-            // An upload that ends takes its parts with it.
-            upload.check_alive(bucket)?;
-            return Err(invalid_part());
-        };
+        let (file, meta) = upload.part(bucket, number).ok_or_else(invalid_part)?;
         if part.e_tag.as_ref().map(ETag::value) != Some(meta.etag.as_str()) {
             return Err(invalid_part());
         }

@@ -171,8 +171,11 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads a field, or returns the name of one that is malformed.
+    /// Reads a field that is shown, or returns the name of one that is malformed.
     fn read(&mut self, name: &[u8], value: Value<'a>) -> Result<(), &'static str> {
+        if !is_shown(name) {
+            return Ok(());
+        }
         match (name, value) {
             (b"_id", Value::Text(text)) => self.id = Some(text),
             (b"key", Value::Text(text)) => self.key = Some(text),
@@ -237,9 +240,7 @@ fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static 
     let mut fields = Fields::default();
     for element in Elements::of(document.as_bytes()) {
         let Some((name, value)) = element else { return row_of_any_types(document, user) };
-        if is_shown(name) {
-            fields.read(name, value)?;
-        }
+        fields.read(name, value)?;
     }
     fields.row(user)
 }
@@ -249,9 +250,7 @@ fn row_of_any_types(document: &RawDocument, user: UserId) -> Result<GalleryRow<'
     let mut fields = Fields::default();
     for element in document {
         let (name, value) = element.map_err(|_| "a field")?;
-        if is_shown(name.as_str().as_bytes()) {
-            fields.read(name.as_str().as_bytes(), value.into())?;
-        }
+        fields.read(name.as_str().as_bytes(), value.into())?;
     }
     fields.row(user)
 }
