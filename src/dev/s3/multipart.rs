@@ -127,7 +127,6 @@ pub(super) fn list_parts(bucket: &Bucket, input: ListPartsInput) -> S3Result<Lis
     let mut parts = Vec::with_capacity(numbers.len());
     for number in &numbers {
         let Some((_file, meta)) = upload.part(bucket, *number) else {
-            upload.check_alive(bucket)?;
             continue;
         };
         let mut part = Part {
@@ -140,6 +139,8 @@ pub(super) fn list_parts(bucket: &Bucket, input: ListPartsInput) -> S3Result<Lis
         write_checksums!(part, meta.sums);
         parts.push(part);
     }
+    // An upload that ended meanwhile took parts with it.
+    upload.check_alive(bucket)?;
     Ok(ListPartsOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
@@ -217,18 +218,9 @@ pub(super) fn complete(
     input: CompleteMultipartUploadInput,
 ) -> S3Result<CompleteMultipartUploadOutput> {
     let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-    let upload = match Upload::find(bucket, &input.upload_id, &input.key) {
+    let (upload, parts) = match find_parts(bucket, &input) {
         Err(error) => return completed_before(bucket, &input, &condition).ok_or(error),
-        Ok(upload) => upload,
-    };
-    let requested_parts = input.multipart_upload.clone().and_then(|m| m.parts).unwrap_or_default();
-    let parts = match check_parts(bucket, &upload, requested_parts) {
-        // Another request may have ended the upload meanwhile, and with it its parts.
-        Err(error) => match upload.check_alive(bucket) {
-            Err(ended) => return completed_before(bucket, &input, &condition).ok_or(ended),
-            Ok(()) => return Err(error),
-        },
-        Ok(parts) => parts,
+        Ok(found) => found,
     };
     let size = parts.iter().map(|p| p.1.size).sum::<u64>();
     if input.mpu_object_size.is_some_and(|s| u64::try_from(s) != Ok(size)) {
@@ -308,6 +300,17 @@ fn multipart_etag<'a>(parts: impl ExactSizeIterator<Item = &'a str>) -> String {
     let count = parts.len();
     let digests: Vec<u8> = parts.flat_map(|etag| hex::decode(etag).unwrap_or_default()).collect();
     format!("{}-{count}", hex::encode(Md5::checksum(&digests)))
+}
+
+/// Finds the upload that a request completes, and its parts.
+fn find_parts(bucket: &Bucket, input: &CompleteMultipartUploadInput) -> S3Result<(Upload, Vec<(std::fs::File, Meta)>)> {
+    let upload = Upload::find(bucket, &input.upload_id, &input.key)?;
+    let requested_parts = input.multipart_upload.clone().and_then(|m| m.parts).unwrap_or_default();
+    match check_parts(bucket, &upload, requested_parts) {
+        // Another request may have ended the upload meanwhile, and with it its parts.
+        Err(error) => Err(upload.check_alive(bucket).err().unwrap_or(error)),
+        Ok(parts) => Ok((upload, parts)),
+    }
 }
 
 /// Opens the parts that a request to complete names, and compares each with the request.
