@@ -305,7 +305,7 @@ fn multipart_etag<'a>(parts: impl ExactSizeIterator<Item = &'a str>) -> String {
 /// Finds the upload that a request completes, and its parts.
 fn find_parts(bucket: &Bucket, input: &CompleteMultipartUploadInput) -> S3Result<(Upload, Vec<(std::fs::File, Meta)>)> {
     let upload = Upload::find(bucket, &input.upload_id, &input.key)?;
-    let requested_parts = input.multipart_upload.clone().and_then(|m| m.parts).unwrap_or_default();
+    let requested_parts = input.multipart_upload.as_ref().and_then(|m| m.parts.as_deref()).unwrap_or_default();
     match check_parts(bucket, &upload, requested_parts) {
         // Another request may have ended the upload meanwhile, and with it its parts.
         Err(error) => Err(upload.check_alive(bucket).err().unwrap_or(error)),
@@ -314,7 +314,7 @@ fn find_parts(bucket: &Bucket, input: &CompleteMultipartUploadInput) -> S3Result
 }
 
 /// Opens the parts that a request to complete names, and compares each with the request.
-fn check_parts(bucket: &Bucket, upload: &Upload, requested_parts: Vec<CompletedPart>) -> S3Result<Vec<(std::fs::File, Meta)>> {
+fn check_parts(bucket: &Bucket, upload: &Upload, requested_parts: &[CompletedPart]) -> S3Result<Vec<(std::fs::File, Meta)>> {
     if requested_parts.is_empty() {
         return Err(s3_error!(MalformedXML, "You must specify at least one part"));
     }
@@ -323,7 +323,7 @@ fn check_parts(bucket: &Bucket, upload: &Upload, requested_parts: Vec<CompletedP
     if !requested_parts.is_sorted_by(|a, b| a.part_number < b.part_number) {
         return Err(s3_error!(InvalidPartOrder, "The list of parts was not in ascending order."));
     }
-    for (index, part) in requested_parts.into_iter().enumerate() {
+    for (index, part) in requested_parts.iter().enumerate() {
         let number = part.part_number.unwrap_or_default();
         check_number(number)?;
         let invalid_part = || {
