@@ -11,7 +11,7 @@ use super::{
         proxy::{Fault, Proxy, RequestFilter},
         servers::scratch_dir,
     },
-    Scenario, client_count, fault_duration,
+    Effect, Scenario, client_count, fault_duration,
 };
 
 /// Returns resident memory in MiB and the number of tasks of a server process.
@@ -40,8 +40,7 @@ enum Hang {
 struct ConnectionFault {
     name: &'static str,
     fault: Fault,
-    /// Whether the fault must make calls of the probe fail with 503 or 504.
-    is_outage: bool,
+    effect: Effect,
 }
 
 /// A cluster under load whose servers reach their only mongod through a proxy.
@@ -112,13 +111,9 @@ impl ProxiedDatabase {
     }
 
     /// Injects a fault of the connections for a time, and removes it.
-    async fn disturb_connections(&mut self, ConnectionFault { name, fault, is_outage }: ConnectionFault) {
+    async fn disturb_connections(&mut self, ConnectionFault { name, fault, effect }: ConnectionFault) {
         self.proxy.set(fault);
-        if is_outage {
-            self.scenario.run_until_unavailable(name, fault_duration(2, 20)).await
-        } else {
-            self.scenario.run_during(name, fault_duration(2, 20)).await;
-        }
+        self.scenario.run_until_effect(name, effect, fault_duration(2, 20)).await;
         self.proxy.heal();
         self.scenario.recover_in_long_form(name).await;
     }
@@ -132,9 +127,9 @@ async fn f2_f3_faults_of_the_database_violate_no_invariant() {
         database.hang(hang).await;
     }
     for fault in [
-        ConnectionFault { name: "F3, reset", fault: Fault::Reset, is_outage: true },
-        ConnectionFault { name: "F3, refused", fault: Fault::Refuse, is_outage: true },
-        ConnectionFault { name: "a slow database", fault: Fault::Latency(Duration::from_millis(30)), is_outage: false },
+        ConnectionFault { name: "F3, reset", fault: Fault::Reset, effect: Effect::Outage },
+        ConnectionFault { name: "F3, refused", fault: Fault::Refuse, effect: Effect::Outage },
+        ConnectionFault { name: "a slow database", fault: Fault::Latency(Duration::from_millis(30)), effect: Effect::Errors },
     ] {
         database.disturb_connections(fault).await;
     }

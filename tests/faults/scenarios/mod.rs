@@ -55,6 +55,15 @@ pub fn client_count() -> usize {
     if is_long() { 50 } else { 30 }
 }
 
+/// Effect of a fault on the probe's calls.
+#[derive(Clone, Copy)]
+enum Effect {
+    /// Calls may be answered 503 or 504.
+    Errors,
+    /// At least one call must be answered 503 or 504.
+    Outage,
+}
+
 /// A cluster under load, with one probe client.
 pub struct Scenario {
     pub cluster: Cluster,
@@ -101,6 +110,16 @@ impl Scenario {
         while refused == 0 {
             assert!(began.elapsed() < time + Duration::from_secs(60), "{case}: nothing was refused");
             refused = self.probe.cycle(case).await;
+        }
+    }
+
+    /// Lets the probe make its calls for `time` while a fault is there, and asserts its effect.
+    async fn run_until_effect(&mut self, case: &str, effect: Effect, time: Duration) {
+        match effect {
+            Effect::Outage => self.run_until_unavailable(case, time).await,
+            Effect::Errors => {
+                self.run_during(case, time).await;
+            }
         }
     }
 

@@ -9,19 +9,10 @@ use super::{
         proxy::{Fault, Proxy},
         s3_faults::{Misbehavior, Operation, Rule, S3Faults},
     },
+    Effect::{Errors, Outage},
     Scenario, client_count, fault_duration,
 };
-use Effect::{Errors, Outage};
 use Operation::{DeleteObject, GetObject, HeadObject, PutObject};
-
-/// Effect of a fault on the probe's calls.
-#[derive(Clone, Copy)]
-enum Effect {
-    /// Calls may be answered 503 or 504.
-    Errors,
-    /// At least one call must be answered 503 or 504.
-    Outage,
-}
 
 /// A cluster under load, whose servers reach the store through `proxy` and `server_faults`, and whose clients through `client_faults`.
 struct StoreScenario {
@@ -48,17 +39,6 @@ impl StoreScenario {
         let scenario = Scenario::start(options, client_count()).await;
         Self { scenario, server_faults, proxy, client_faults }
     }
-
-    /// Lets the probe make its calls while the fault is there, and asserts its effect.
-    async fn run(&mut self, case: &str, effect: Effect) {
-        let time = fault_duration(2, 30);
-        match effect {
-            Outage => self.scenario.run_until_unavailable(case, time).await,
-            Errors => {
-                self.scenario.run_during(case, time).await;
-            }
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +60,7 @@ async fn f7_to_f11_wrong_answers_of_the_store_violate_no_invariant() {
         ("any answer is lost", Rule::all(Misbehavior::LosesAnswer).share(50), Errors),
     ] {
         store.server_faults.add(rule);
-        store.run(case, effect).await;
+        store.scenario.run_until_effect(case, effect, fault_duration(2, 30)).await;
         store.server_faults.heal();
         store.scenario.recover_in_long_form(case).await;
     }
@@ -98,7 +78,7 @@ async fn f8_f12_broken_connections_to_the_store_violate_no_invariant() {
         ("F8, truncated", Fault::Truncate(100), Outage),
     ] {
         store.proxy.set(fault);
-        store.run(case, effect).await;
+        store.scenario.run_until_effect(case, effect, fault_duration(2, 30)).await;
         store.proxy.heal();
         store.scenario.recover_in_long_form(case).await;
     }
