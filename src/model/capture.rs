@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_are_within_the_globe() {
+    fn positions_are_rounded_to_millionths_and_those_out_of_range_rejected() {
         let location = Location::new(48.858_370_4, -2.294_481).unwrap();
         assert_eq!((location.latitude(), location.longitude()), (48.858_37, -2.294_481));
         for (latitude, longitude) in [(90.1, 0.0), (0.0, -180.1), (f64::NAN, 0.0), (0.0, f64::INFINITY)] {

@@ -1,7 +1,7 @@
 //! The messages between a worker and the child process that decodes one image (`valet decode`). All numbers are little-endian.
 //!
-//! The worker writes a [`DecodeRequest`], then the file. The child writes its [`Sandbox`] before it reads, and a [`DecodeReply`] after
-//! it has decoded. The worker trusts no byte of the reply: the child has read an untrusted file.
+//! The worker writes a [`DecodeRequest`], then the file. The child writes its [`Sandbox`] before it reads, and a [`DecodeReply`]
+//! after it has decoded. The worker trusts no byte of the reply: the child has read an untrusted file.
 
 use super::{Format, Orientation, ThumbHash};
 
@@ -112,6 +112,7 @@ impl Sandbox {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let (start, flags) = (reader.array()?, reader.u8()?);
         let has = |bit: u8| flags >> bit & 1 == 1;
+        // Four flags are known: any higher bit makes the message malformed.
         (start == Self::START && flags < 16).then(|| Self {
             has_limits: has(0),
             has_filter: has(1),

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn every_move_out_of_a_live_state_has_an_event() {
+    fn every_transition_out_of_a_live_state_has_an_event() {
         for from in ImageState::ALL.into_iter().filter(|state| state.is_live()) {
             for to in ImageState::ALL.into_iter().filter(|to| from.may_become(*to)) {
                 assert!(EventType::of_transition(to).is_some(), "{from:?} to {to:?}");

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::ImageId;
 
-/// The order of a gallery's pages; both are the newest first.
+/// The order of a gallery's pages, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GalleryOrder {
     /// Order of the confirms.
@@ -18,7 +18,7 @@ pub enum GalleryOrder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// The time that orders the listing, to the millisecond, as the database stores it. `None` in the list of pending uploads,
-    /// which is ordered by id alone, and for images without the time, which come last.
+    /// which is ordered by id alone, and for images that an earlier version recorded without this time, which come last.
     pub at: Option<OffsetDateTime>,
     /// Id of the image, which orders images of the same millisecond.
     pub id: ImageId,

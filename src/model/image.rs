@@ -160,11 +160,11 @@ pub struct Image {
     pub leftover_keys: Vec<ObjectKey>,
     /// The state of the image.
     pub status: ImageStatus,
-    /// As declared; while pending, as declared last.
+    /// The declaration; while pending, the latest one. Once ready, its size and preview are those that were verified.
     pub upload: Upload,
     /// Other content types that presigned PUTs of this upload were signed for before it was declared again.
     pub earlier_types: Vec<ContentType>,
-    /// Bytes that were reserved when the upload was opened.
+    /// Bytes that were reserved when the upload was opened, or declared again with a larger preview.
     pub reserved: u64,
     /// The reservation that counts against the quota, when the state alone does not determine the count. Images of an earlier
     /// version have none.

@@ -1,6 +1,7 @@
-//! The vocabulary: identifiers, validated values, and the states of an image with their legal transitions.
+//! The types that all layers share: identifiers, validated values, the states of an image with their legal transitions,
+//! reservations of quota, the messages of the decoding child, the store's notifications, and the header lists of CORS.
 //!
-//! It has no I/O, and no types of poem, of the MongoDB driver and of the AWS SDK. A value of one of these types has been validated;
+//! They do no I/O, and name no types of poem, the MongoDB driver or the AWS SDK. A value of one of these types has been validated;
 //! the rest of the program does not validate it again.
 
 mod caption;

@@ -1,5 +1,5 @@
 //! Network prefixes of clients, of the sizes that providers allocate to one customer, so that a client does not escape a limit by
-//! changing its address.
+//! changing its address; and the origin of a request.
 
 use std::{fmt, net::IpAddr};
 

@@ -1,4 +1,5 @@
-//! Property tests of all parsers: hostile text never panics, and accepted values parse to themselves again.
+//! Property tests of the parsers of digests, ThumbHashes, ids, idempotency keys, file names and email addresses: hostile text never
+//! panics, and accepted values parse to themselves again.
 #![allow(clippy::unwrap_used)]
 
 use proptest::{collection::vec, prelude::*};

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_outside_of_s3s_limits_are_rejected() {
+    fn layouts_keep_s3s_limits_and_parts_have_their_exact_lengths() {
         assert_eq!(layout(100 * MIB, 5 * MIB - 1), None);
         assert_eq!(layout(100 * MIB, (5 << 30) + 1), None);
         assert_eq!(layout(0, 5 * MIB), None);

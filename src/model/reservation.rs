@@ -196,7 +196,7 @@ impl Image {
         let reservation = self.reservation?;
         match self.state() {
             ImageState::Pending => Some(reservation),
-            // Without leftover keys or surplus, no URL can add bytes any more.
+            // Without leftover keys, no URL can write more bytes; without a surplus, the image counts all reserved bytes itself.
             ImageState::Ready if self.leftover_keys.is_empty() || self.surplus() == 0 => None,
             ImageState::Ready => reserve_while_urls_are_valid(to_signed(reservation.bytes), QuotaCounter::Image, urls),
             ImageState::Deleting | ImageState::Rejected | ImageState::Expired => {

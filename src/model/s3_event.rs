@@ -186,7 +186,7 @@ fn decode_object(
     let owner = KeyOwner::of_key(&key).ok_or(IgnoredRecord::OtherKey)?;
     let uploads = [ObjectKey::final_for(owner.user, owner.image), ObjectKey::incoming(owner.user, owner.image)];
     let base = key.strip_suffix(PREVIEW_SUFFIX).unwrap_or(&key);
-    // Not a copy: Valet makes copies itself, and a check because of one would make the next.
+    // The key of a copy is ignored: Valet makes copies itself, and a check because of one would make the next.
     let upload_key = uploads.into_iter().find(|upload| upload.as_str() == base).ok_or(IgnoredRecord::OtherKey)?;
     let sent_at = sent_at.and_then(Value::as_str).and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     Ok(WrittenObject { owner, is_preview: base.len() < key.len(), upload_key, sent_at })

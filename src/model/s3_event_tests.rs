@@ -1,4 +1,4 @@
-//! Table tests of the notifications of stores, as they send them, and of other texts.
+//! Table and property tests of decoding notifications: those of each kind of store, malformed ones, and other texts.
 
 #![allow(clippy::unwrap_used)]
 
@@ -267,13 +267,12 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn random_bytes_are_malformed(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         prop_assert_eq!(decode_notification(&bytes, BUCKET), [EventRecord::Ignored(IgnoredRecord::Malformed)]);
     }
 
-    /// Each written object of any document has a key that names its owner.
     #[test]
-    fn no_document_panics(body in any_json()) {
+    fn written_objects_of_any_document_have_keys_that_name_their_owners(body in any_json()) {
         let records = decoded(&body);
         prop_assert!(!records.is_empty());
         for record in records {
@@ -284,7 +283,7 @@ proptest! {
     }
 
     #[test]
-    fn no_key_panics(text in "\\PC{0,100}|[%+0-9a-f]{0,20}") {
+    fn texts_that_are_no_upload_keys_are_other_keys(text in "\\PC{0,100}|[%+0-9a-f]{0,20}") {
         let records = summaries(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, &text)])));
         prop_assert_eq!(records, ["other_key".to_owned()]);
     }

@@ -12,7 +12,7 @@ pub struct Subject(String);
 pub struct InvalidSubject;
 
 impl Subject {
-    /// The `issuer` of the identities of the app's users. No identity provider has it: its issuer is a URL.
+    /// The `issuer` of the identities of the app's users. No identity provider has it: their issuers are URLs.
     pub const ISSUER: &str = "app";
     /// Maximum number of characters.
     pub const MAX_CHARS: usize = 255;

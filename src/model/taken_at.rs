@@ -1,4 +1,5 @@
-//! The time at which a photograph was taken: local time, and its offset from UTC if that was recorded.
+//! The time at which a photograph was taken: local time, and its offset from UTC if that was recorded; and the months of the
+//! timeline.
 
 use std::fmt;
 

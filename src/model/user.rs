@@ -9,8 +9,8 @@ use super::{Email, UserId};
 pub struct User {
     /// Also the `sub` of its access tokens and the second segment of its object keys.
     pub id: UserId,
-    /// For a local account: unique by [`Email::key`]. For a user of an identity provider: the address that the provider
-    /// verified, if it gave one, and for a user of the app that its backend gave; neither is unique or can be used to sign in.
+    /// Address of a local account, unique by [`Email::key`]. For a user of an identity provider, the address that the provider
+    /// verified; for a user of the app, the one that its backend sent: both are optional, not unique, and not for signing in.
     pub email: Option<Email>,
     /// When the account was created.
     pub created_at: OffsetDateTime,
@@ -26,14 +26,14 @@ pub struct Usage {
     pub images: u64,
     /// Number of open uploads.
     pub pending: u64,
-    /// The user's own quota in bytes; `None` for a user to whom the setting applies.
+    /// The user's own quota in bytes; `None` if `USER_QUOTA_BYTES` applies.
     pub own_quota: Option<u64>,
 }
 
 impl Usage {
-    /// Returns the user's quota in bytes; `of_settings` is the quota of users without one of their own.
+    /// Returns the user's quota in bytes; `default_quota` is that of users without one of their own.
     #[must_use]
-    pub fn quota(&self, of_settings: u64) -> u64 {
-        self.own_quota.unwrap_or(of_settings)
+    pub fn quota(&self, default_quota: u64) -> u64 {
+        self.own_quota.unwrap_or(default_quota)
     }
 }

@@ -74,7 +74,7 @@ pub struct WebhookEndpoint {
     pub state: EndpointState,
     /// Reason why a server disabled the endpoint, as stored.
     pub disabled_why: Option<String>,
-    /// When the first attempt failed since the last one that succeeded.
+    /// When the first attempt failed after the last successful one; `None` if none has failed since.
     pub first_failure_at: Option<OffsetDateTime>,
     /// When it was added.
     pub created_at: OffsetDateTime,
