@@ -48,7 +48,7 @@ pub struct Imgproxy {
     pub options: String,
 }
 
-/// A picture that is made of an object.
+/// An object, and the size of the picture that imgproxy makes of it.
 #[derive(Debug, Clone, Copy)]
 pub struct ImgproxySource<'a> {
     /// The bucket.
@@ -132,8 +132,8 @@ mod tests {
                 (options, source.to_owned())
             };
             let (theirs, _) = segments(&path);
-            let is_free = |option: &&String| !option.starts_with("rs:") && !option.starts_with("exp:");
-            let options = theirs.iter().filter(is_free).cloned().collect::<Vec<_>>().join("/");
+            let is_other = |option: &&String| !option.starts_with("rs:") && !option.starts_with("exp:");
+            let options = theirs.iter().filter(is_other).cloned().collect::<Vec<_>>().join("/");
             let imgproxy = Imgproxy { base_url: text("base").to_owned(), key, options };
             let number = |name: &str| case[name].as_i64().unwrap();
             let longest_side = u32::try_from(number("side")).unwrap();

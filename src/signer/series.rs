@@ -70,7 +70,7 @@ impl Signer {
 }
 
 impl UrlSeries {
-    /// Appends the URL of a key, which is plain ASCII without quotes or backslashes.
+    /// Appends the URL of a key. The URL is plain ASCII without quotes or backslashes.
     pub fn push_url(&self, key: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.origin);
         let path_at = out.len();

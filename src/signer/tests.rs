@@ -1,4 +1,5 @@
-//! Tests of the published vectors, and of equality with aws-sdk-s3's presigner over random inputs.
+//! Tests of the signer: the published vectors, forms, expiry, addresses, redaction in `Debug`, and equality with aws-sdk-s3's
+//! presigner over random inputs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
