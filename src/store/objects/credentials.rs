@@ -1,5 +1,5 @@
-//! Credentials from the SDK's provider chain, refreshed before they expire and never while a request waits: for presigned URLs,
-//! and for the client's own calls.
+//! Credentials from the SDK's provider chain, for presigned URLs and for the S3 client's own calls. They are refreshed in the
+//! background before they expire, so that no request waits for them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     signer::{Credentials, Signer},
 };
 
-/// Provides the client with the cached credentials, also after their expiry: S3 decides whether to accept them.
+/// Provides the S3 client with the cached credentials, also after their expiry: S3 decides whether to accept them.
 #[derive(Debug)]
 pub(super) struct CachedCredentials(pub watch::Receiver<Arc<Signer>>);
 

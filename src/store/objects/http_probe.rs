@@ -41,7 +41,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub struct ProbeClient {
     client: HttpClient<Body>,
     /// Requests without a response yet.
-    sent: TaskTracker,
+    in_flight: TaskTracker,
 }
 
 /// A response.
@@ -99,14 +99,14 @@ impl ProbeClient {
     /// Creates a client that uses a new connection for each request and repeats none.
     pub(super) fn new(connector: Connector) -> Self {
         let client = HttpClient::new(connector, Connections::Single, MAX_RESPONSE_BYTES);
-        Self { client, sent: TaskTracker::new() }
+        Self { client, in_flight: TaskTracker::new() }
     }
 
     /// Waits for the responses to all requests, at most for their deadlines. A caller that stops waiting for a response does not
     /// stop its request, so an object may appear until this returns.
     pub async fn wait_for_responses(&self) {
-        self.sent.close();
-        self.sent.wait().await;
+        self.in_flight.close();
+        self.in_flight.wait().await;
     }
 
     /// Sends a request.
@@ -191,8 +191,8 @@ impl ProbeClient {
     async fn deliver(&self, request: Request<Body>, deadline: Duration) -> Result<ProbeResponse, StoreError> {
         let operation = operation(request.method());
         let client = self.client.clone();
-        let sent = self.sent.spawn(async move { exchange(&client, request, deadline).await });
-        sent.await.unwrap_or_else(|failure| Err(StoreError::Objects { operation, reason: failure.to_string() }))
+        let task = self.in_flight.spawn(async move { exchange(&client, request, deadline).await });
+        task.await.unwrap_or_else(|failure| Err(StoreError::Objects { operation, reason: failure.to_string() }))
     }
 }
 

@@ -85,7 +85,7 @@ impl BucketLifecycle {
             rules.iter().filter(|rule| applies(&Scope::new(rule))).filter_map(abort_days).min()
         };
         let days_by_prefix = MULTIPART_PREFIXES.map(|prefix| min_days(&|scope| scope.has_all_under(prefix)));
-        let mut all = Self {
+        let mut summary = Self {
             aborts_all_after: days_by_prefix.into_iter().collect::<Option<Vec<_>>>().and_then(|days| days.into_iter().max()),
             aborts_any_after: min_days(&|scope| scope.has_any_multipart()),
             ..Self::default()
@@ -99,15 +99,15 @@ impl BucketLifecycle {
             };
             let has_time = |expiration: &&LifecycleExpiration| expiration.days().is_some() || expiration.date().is_some();
             if let Some(expiration) = rule.expiration().filter(has_time) {
-                all.expiring.push(affected(expiration.days()));
+                summary.expiring.push(affected(expiration.days()));
             }
             let archived = rule.transitions().iter().filter(|to| to.storage_class().is_some_and(is_archive));
-            all.archiving.extend(archived.map(|to| affected(to.days())));
+            summary.archiving.extend(archived.map(|to| affected(to.days())));
         }
-        for affected in [&mut all.expiring, &mut all.archiving] {
+        for affected in [&mut summary.expiring, &mut summary.archiving] {
             affected.retain(|keys| !keys.prefixes.is_empty());
         }
-        all
+        summary
     }
 }
 

@@ -1,5 +1,5 @@
-//! Long S3 calls (copy, complete) may exceed the normal deadline while S3 still responds to a cheap probe; otherwise they time
-//! out as usual.
+//! Deadlines of long S3 calls. A copy and the completion of a multipart upload may exceed the normal deadline while S3 still
+//! responds to a cheap probe; otherwise they time out as usual.
 
 use std::{future::Future, pin::pin, time::Duration};
 

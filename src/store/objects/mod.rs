@@ -321,8 +321,8 @@ impl Objects {
         let ahead = self.clock.ahead();
         let mut answer = send().await;
         for _ in 0..2 {
-            // The response may just have corrected the clock; without a body, S3 could not name a wrong clock as the cause.
-            // Several responses are needed before their time is accepted.
+            // A response without a body cannot name a wrong clock as the cause, so a call is repeated if it failed and its response
+            // corrected the clock. It is also repeated while the time of S3 is in doubt, because several responses decide it.
             let may_be_the_clock = answer.is_err() && self.clock.ahead() != ahead;
             if !may_be_the_clock && !self.clock.is_in_doubt() {
                 break;

@@ -1,6 +1,7 @@
-//! The bucket's notification configuration: whether objects under the keys of uploads are announced, and to which receivers.
+//! The bucket's notification configuration: to which receivers the objects that clients write are announced, and the change that
+//! announces them to Valet's queue.
 //!
-//! Other rules stay, as in the other settings: Valet replaces only rules that have its names.
+//! The change keeps other rules, as in the other settings: Valet replaces only rules that have its names.
 
 use aws_sdk_s3::{
     operation::get_bucket_notification_configuration::GetBucketNotificationConfigurationOutput,
