@@ -83,7 +83,7 @@ pub struct Users {
 pub struct Account {
     /// The user.
     pub user: User,
-    /// PHC string; `None` for a user of an identity provider.
+    /// PHC string; `None` for a user of an identity provider or of the app.
     pub password_hash: Option<SecretString>,
     /// The password's version, which determines the valid sessions.
     pub password: PasswordState,
@@ -115,7 +115,7 @@ struct UserDoc {
     identity: Option<IdentityDoc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     suspended_at: Option<DateTime>,
-    /// Whether the account is registered under its keys. Absent from records of the earlier version.
+    /// Whether the account is registered under its keys. Absent from records of an earlier version.
     #[serde(default)]
     registered: bool,
     created_at: DateTime,
@@ -125,7 +125,7 @@ struct UserDoc {
     pending: i64,
     #[serde(default)]
     opening: Vec<Document>,
-    /// Always empty in records of this version; the earlier version cannot read a record without it.
+    /// Always empty in records of this version; an earlier version cannot read a record without it.
     holds: Vec<Document>,
     /// Events of the account that are not fanned out yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -227,7 +227,7 @@ impl Users {
         self.make_unique_indexes().await
     }
 
-    /// Creates the unique indexes by which the earlier version finds accounts, unless the collection is sharded.
+    /// Creates the unique indexes by which an earlier version finds accounts, unless the collection is sharded.
     async fn make_unique_indexes(&self) -> Result<(), StoreError> {
         let unique = |name: &str| {
             let has_field = doc! { name: { "$exists": true } };
@@ -294,7 +294,7 @@ impl Users {
         {
             return Ok(Some(account));
         }
-        // An account of the earlier version that is not registered yet.
+        // An account of an earlier version that is not registered yet.
         if self.has_unique_indexes() { self.find_one(doc! { "emailKey": email.key() }).await } else { Ok(None) }
     }
 

@@ -103,7 +103,7 @@ impl Users {
         let read = |user: &Document| {
             let value = |field: &str| user.get(field).cloned().unwrap_or(Bson::Null);
             let (id, stored_due) = (value("_id"), value("due"));
-            // The claim compares it with the stored value.
+            // A time that does not convert back to the stored value counts as unreadable: the claim compares the two.
             let due = stored_due.as_datetime().map(|due| instant(*due)).filter(|due| Bson::from(datetime(*due)) == stored_due);
             let user_id = id.as_str().and_then(UserId::parse).filter(|_| user.contains_key("deletedAt"));
             match user_id.zip(due) {
@@ -202,13 +202,13 @@ impl Users {
     /// [`StoreError`]; safe to repeat.
     pub async fn discard_entries(&self, user: UserId) -> Result<(), StoreError> {
         let filter = doc! { "_id": user.to_string(), "deletedAt": { "$exists": true } };
-        // The earlier version cannot read a record without `holds`.
+        // An earlier version cannot read a record without `holds`.
         let update = doc! { "$set": { "opening": [], "settling": [], "holds": [] } };
         self.mongo.update_one(&self.collection, filter, update).await.map(drop)
     }
 
     /// Removes the record of a deleted account while its lease ends at `lease_ends`, unless an upload is still being opened, a
-    /// step of a reservation is in progress, a hold of the earlier version counts an upload, or an event of the account waits.
+    /// step of a reservation is in progress, a hold of an earlier version counts an upload, or an event of the account waits.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

@@ -75,6 +75,7 @@ impl Users {
     /// [`StoreError`].
     pub async fn find_identity(&self, identity: &ProviderIdentity) -> Result<Option<IdentityHolder>, StoreError> {
         let ProviderIdentity { issuer, subject } = identity;
+        // With `$exists`, the query can use the partial index of identities.
         let filter = doc! { "identity.issuer": issuer, "identity.subject": subject, "identity": { "$exists": true } };
         if let Some(holder) = self.identities.holder(&identity_digest(identity)).await? {
             let mut holder_filter = filter.clone();
@@ -83,7 +84,7 @@ impl Users {
                 return Ok(Some(found));
             }
         }
-        // An account of the earlier version that is not registered yet; that version had no users of the app.
+        // An account of an earlier version that is not registered yet; earlier versions had no users of the app.
         if self.has_unique_indexes() && issuer != Subject::ISSUER { self.find_identity_holder(filter).await } else { Ok(None) }
     }
 

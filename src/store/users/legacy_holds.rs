@@ -1,4 +1,4 @@
-//! Legacy holds: the entries by which the earlier version counts open uploads, and their conversion while both versions run.
+//! Legacy holds: the entries by which an earlier version counts open uploads, and their conversion while both versions run.
 //!
 //! The earlier version has `users.holds: [{image, bytes, at}]`, one for each open upload, and its images have no
 //! `reservation`. So the image shows which version counts it:
@@ -27,7 +27,7 @@ use crate::{
     store::{StoreError, driver_events::Operation, instant, integer, whole_number},
 };
 
-/// A hold of the earlier version.
+/// A hold of an earlier version.
 #[derive(Debug, Clone, Copy)]
 pub struct LegacyHold {
     /// The upload.

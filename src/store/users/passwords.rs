@@ -20,7 +20,7 @@ use crate::{
 pub struct PasswordState {
     /// Number of password changes; sessions of this version are valid.
     pub version: i64,
-    /// The session of an earlier version that stays valid, because it requested the latest change.
+    /// The session of an earlier password version that stays valid, because it requested the latest change.
     pub kept_session: Option<SessionId>,
     /// Time of the latest change; `None` also if only earlier versions of this program have changed it.
     pub changed_at: Option<OffsetDateTime>,

@@ -181,8 +181,8 @@ impl Users {
         self.postpone_stale("opening", user, at).await
     }
 
-    /// Returns entries of the array `field` whose `at` is before `before`, the users with the oldest first. Entries whose `at` is a list
-    /// count as unreadable: the database compares its elements.
+    /// Returns entries of the array `field` whose `at` is before `before`, the users with the oldest first. Entries whose `at` is a
+    /// list count as unreadable: the database compares its elements.
     pub(super) async fn find_stale<T>(
         &self,
         field: &'static str,
@@ -261,7 +261,7 @@ pub(super) fn usage_projection() -> Document {
 /// Returns the counters of the record `id`.
 pub(super) fn read_usage(found: &Document, id: &str) -> Result<Usage, StoreError> {
     let counter = |field: &'static str| {
-        // While servers of the earlier version run, a counter may briefly be negative.
+        // While servers of an earlier version run, a counter may briefly be negative.
         whole_number(found, field).map(|n| u64::try_from(n).unwrap_or(0)).ok_or_else(|| StoreError::Corrupt {
             collection: "users",
             id: id.to_owned(),
@@ -277,7 +277,7 @@ fn texts(images: &[ImageId]) -> Vec<String> {
     images.iter().map(ToString::to_string).collect()
 }
 
-/// Returns the expression of `opening`, which is absent from records of the earlier version.
+/// Returns the expression of `opening`, which is absent from records of an earlier version.
 fn opening() -> Document {
     doc! { "$ifNull": ["$opening", []] }
 }
@@ -290,12 +290,12 @@ fn opening_without(images: &[ImageId]) -> Document {
     doc! { "$filter": { "input": opening(), "cond": { "$not": [{ "$in": ["$$this.image", texts(images)] }] } } }
 }
 
-/// Returns the expression of the number of open uploads, except those that the earlier version counts by holds.
+/// Returns the expression of the number of open uploads, except those that an earlier version counts by holds.
 pub(in crate::store) fn pending() -> Document {
     doc! { "$ifNull": ["$pending", 0_i64] }
 }
 
-/// Returns the expression of the number of open uploads that the earlier version counts.
+/// Returns the expression of the number of open uploads that an earlier version counts.
 fn holds() -> Document {
     doc! { "$size": { "$ifNull": ["$holds", []] } }
 }

@@ -5,7 +5,7 @@
 //! exist. Another sign-up takes it over after two seconds, and the sweeper releases it later. Before either, a tombstone with the
 //! account's id makes the late insertion of a slow server impossible.
 //!
-//! The earlier version registers no keys: unique indexes of `users` decide. These indexes exist while `users` is not sharded, so
+//! An earlier version registers no keys: unique indexes of `users` decide. These indexes exist while `users` is not sharded, so
 //! that both versions may run, and this version also finds accounts by them. The sweeper of this version registers accounts
 //! without `registered`. When `users` is sharded, the keys alone decide.
 
@@ -30,14 +30,14 @@ use crate::{
     },
 };
 
-/// Name of the index of accounts that are not registered: those of the earlier version.
+/// Name of the index of accounts that are not registered: those of an earlier version.
 pub(super) const UNREGISTERED: &str = "unregistered";
 /// Attempts at taking a key that another sign-up holds.
 const MAX_ATTEMPTS: u32 = 8;
 /// Pause after the first attempt; it doubles with each. The pauses are 5 s together, longer than the
 /// 2 s after which a key counts as abandoned.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
-/// Interval at which the sweeper examines a key, because servers of the earlier version delete accounts without releasing keys.
+/// Interval at which the sweeper examines a key, because servers of an earlier version delete accounts without releasing keys.
 const CHECK_INTERVAL: time::Duration = time::Duration::days(30);
 
 /// State of an account with a record. An account without a record was never inserted, is being inserted, or its deletion is
@@ -88,7 +88,7 @@ impl Users {
                 self.outbox.wake();
                 Ok(Registration::Inserted)
             }
-            // A tombstone prevents the insertion, or an account of the earlier version has the key.
+            // A tombstone prevents the insertion, or an account of an earlier version has the key.
             Err(StoreError::Database(error)) if is_duplicate(&error) => {
                 keys.release(key, id).await?;
                 let is_prevented = self.existence(&[id]).await?.get(&id) == Some(&Existence::Deleted);
@@ -140,7 +140,8 @@ impl Users {
     }
 
     /// Inserts a tombstone with the id of an account without a record, so that no server can insert the account. Returns `false`
-    /// if there is a record. The sweeper removes only this tombstone, because the account's record may have been lost.
+    /// if there is a record. The sweeper later removes the tombstone and no data of the user: an existing account's record may have
+    /// been lost.
     async fn prevent_insertion(&self, user: UserId, now: OffsetDateTime) -> Result<bool, StoreError> {
         let mut tombstone = mongodb::bson::serialize_to_document(&UserDoc::new(user, now)).map_err(|_| StoreError::Corrupt {
             collection: "users",
@@ -158,7 +159,7 @@ impl Users {
         }
     }
 
-    /// Returns whether unique indexes of `users` also find accounts, as in the earlier version.
+    /// Returns whether unique indexes of `users` also find accounts, as in an earlier version.
     pub(super) fn has_unique_indexes(&self) -> bool {
         self.has_unique_indexes.load(Ordering::Relaxed)
     }
@@ -205,7 +206,7 @@ impl Users {
         Ok(step)
     }
 
-    /// Registers at most `limit` accounts of the earlier version.
+    /// Registers at most `limit` accounts of an earlier version.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

@@ -1,7 +1,8 @@
 //! Announced steps of reservations: `settling: [{image, step, before, at, bytes, images, pending, hold, month, timeline}]`. An
 //! entry has the amounts that its step adds to the counters, and the month of the timeline to which it adds `timeline` images;
-//! it exists from before its image changes until the counters have changed (`store/reservations.rs`). `hold` is the bytes of a
-//! hold of the earlier version, which the entry replaces until the image has a reservation.
+//! it exists from before its image changes until the counters have changed (`store/reservations.rs`). `before` is the image's
+//! latest step when it was read; `hold` is the bytes of a hold of an earlier version, which the entry replaces until the image has
+//! a reservation.
 
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct AnnouncedStep {
     pub id: StepId,
     /// The image's latest step when it was read: the step is taken only if this is still the latest.
     pub last_step: Option<StepId>,
-    /// Bytes of the hold of the earlier version that becomes the image's reservation.
+    /// Bytes of the hold of an earlier version that becomes the image's reservation.
     pub hold: Option<u64>,
 }
 
@@ -55,7 +56,7 @@ impl<T> Counted<T> {
 pub(in crate::store) enum AnnounceOutcome {
     /// The steps are announced.
     Announced,
-    /// Another step of one of the images is announced, or a hold of the earlier version counts one of the images, or the quota does
+    /// Another step of one of the images is announced, or a hold of an earlier version counts one of the images, or the quota does
     /// not permit the steps.
     Conflict,
     /// The user does not exist, and has no counters.
@@ -76,8 +77,8 @@ impl Users {
             bytes = bytes.saturating_add(u64::try_from(added.bytes).unwrap_or(0));
             let mut entry = entry(step);
             entry.extend(doc! { "bytes": added.bytes, "images": added.images, "pending": added.pending });
-            if let Some(of_month) = change.timeline {
-                entry.extend(doc! { "month": of_month.month.to_string(), "timeline": of_month.images });
+            if let Some(month_change) = change.timeline {
+                entry.extend(doc! { "month": month_change.month.to_string(), "timeline": month_change.images });
             }
             ids.push(step.image.to_string());
             announced.push(entry);
@@ -97,7 +98,7 @@ impl Users {
         })
     }
 
-    /// Turns holds of the earlier version into announced steps, which count the same amounts. Announces no step if one of the
+    /// Turns holds of an earlier version into announced steps, which count the same amounts. Announces no step if one of the
     /// holds no longer exists.
     pub(in crate::store) async fn announce_conversions(&self, user: UserId, steps: &[AnnouncedStep]) -> Result<bool, StoreError> {
         if steps.is_empty() {
@@ -227,7 +228,7 @@ fn parse_step(entry: &Document) -> Option<AnnouncedStep> {
     is_whole.then_some(AnnouncedStep { image: ImageId::parse(image)?, id: StepId::parse(id)?, last_step, hold })
 }
 
-/// Returns the expression of `settling`, which is absent from records of the earlier version.
+/// Returns the expression of `settling`, which is absent from records of an earlier version.
 fn settling() -> Document {
     doc! { "$ifNull": ["$settling", []] }
 }

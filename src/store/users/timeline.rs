@@ -39,12 +39,13 @@ impl Users {
 pub(in crate::store) fn with_changes(entries: Document) -> Document {
     let with_month =
         doc! { "$filter": { "input": entries, "as": "entry", "cond": { "$eq": [{ "$type": "$$entry.month" }, "string"] } } };
-    let sum_of = |input: &str, condition: Document, value: &str| {
-        let matching = doc! { "$filter": { "input": input, "as": "one", "cond": { "$eq": [condition, "$$month"] } } };
+    let sum_of = |input: &str, month_of_one: Document, value: &str| {
+        let matching = doc! { "$filter": { "input": input, "as": "one", "cond": { "$eq": [month_of_one, "$$month"] } } };
         doc! { "$sum": { "$map": { "input": matching, "as": "one", "in": value } } }
     };
     let before = sum_of("$$before", doc! { "$ifNull": ["$$one.k", null] }, "$$one.v");
     let added = sum_of("$$changes", doc! { "$ifNull": ["$$one.month", null] }, "$$one.timeline");
+    // The union with an empty set leaves each month once.
     let changed = doc! { "$map": {
         "input": { "$setUnion": [{ "$map": { "input": "$$changes", "as": "one", "in": "$$one.month" } }, []] },
         "as": "month",
