@@ -120,7 +120,7 @@ impl Images {
         self.mongo.update_many(&self.collection, filter, update).await.map(drop)
     }
 
-    /// Ends those of these tombstones whose ids cannot be read, because no sweep can end them. Returns their number.
+    /// Marks those of these tombstones as purged whose ids cannot be read, because no sweep can purge them. Returns their number.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

@@ -268,7 +268,7 @@ impl ImageDoc {
                 thumb_hash: self.thumb_hash.as_deref().and_then(|text| ThumbHash::parse(text).ok()),
                 taken_at: self.declared_taken_at().map_err(corrupt)?,
             },
-            // A type that this version does not know admits no object.
+            // Types that this version does not know are left out: confirm then accepts no object of such a type.
             earlier_types: self.earlier_types.iter().filter_map(|text| ContentType::parse(text)).collect(),
             reserved: self.reserved.and_then(|n| u64::try_from(n).ok()).unwrap_or(size),
             reservation: match self.reservation {
@@ -299,7 +299,7 @@ impl ImageDoc {
     fn kind(&self, size: u64) -> Result<UploadKind, &'static str> {
         let is_purged = self.state == ImageState::Purged.as_str();
         match self.kind.as_deref().unwrap_or(kind::PUT) {
-            // The record that makes a late insertion fail has no declaration.
+            // A record that `tombstone` inserted, so that a late insertion fails, has no declaration.
             kind::PUT if is_purged && self.sha256.is_none() => Ok(UploadKind::UndeclaredParts),
             kind::PUT => {
                 let sha256 = self.sha256.as_deref().and_then(|text| Sha256::parse(text).ok()).ok_or("sha256")?;

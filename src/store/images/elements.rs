@@ -1,5 +1,5 @@
 //! Reads the elements of a BSON document (<https://bsonspec.org>) that have types of a gallery's records. The driver's iterator
-//! reads every type and verifies more; for the fifty records of a page that took a fifth of the request.
+//! reads every type and verifies more; with it, the fifty records of a page took a fifth of a request's time.
 
 use mongodb::bson::{DateTime, RawBsonRef, RawDocument};
 
@@ -16,7 +16,7 @@ pub(super) enum Value<'a> {
     Document(&'a RawDocument),
     /// The values of an array, as a document whose names are their indexes.
     Array(&'a RawDocument),
-    /// A value that no field of these records has.
+    /// A value of another type, such as a boolean or null, which no shown field has.
     Other,
 }
 
@@ -37,8 +37,8 @@ impl<'a> From<RawBsonRef<'a>> for Value<'a> {
 /// Bytes of the length at the beginning of a document.
 const LENGTH_BYTES: usize = 4;
 
-/// The elements of a document: name in ASCII and value, or `None` for a malformed element or one with another name or a type that is
-/// not read here, and nothing after it. The caller then uses the driver's iterator.
+/// Iterator over the elements of a document: a name in ASCII and a value each. An element that is malformed, has another name, or
+/// has a type that is not read here is the item `None`, and the last one; the caller then uses the driver's iterator.
 #[derive(Debug, Clone)]
 pub(super) struct Elements<'a> {
     /// Bytes that are not read yet, with the zero at the end; `None` after the last or a malformed element.

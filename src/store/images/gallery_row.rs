@@ -40,7 +40,7 @@ pub struct GalleryRow<'a> {
     pub height: u32,
     /// Time at which it was taken, in RFC 3339.
     pub taken_at: Option<&'a str>,
-    /// The time by which it is ordered; `None` for an image of the earlier version.
+    /// The time by which it is ordered; `None` for an image of an earlier version.
     taken_sort: Option<OffsetDateTime>,
     /// The camera's name.
     pub camera: Option<&'a str>,
@@ -78,7 +78,7 @@ impl<'a> GalleryRecord<'a> {
             let element = elements.rest();
             match elements.next() {
                 Some(Some((name, _))) if is_shown(name) => {}
-                // Neither this element nor what follows it can be told apart.
+                // The end of this element is unknown, so the rest is appended whole.
                 Some(None) => return out.extend_from_slice(run),
                 next => {
                     out.extend_from_slice(&run[..run.len() - element.len()]);

@@ -1,5 +1,5 @@
 //! The indexes of `images`. All begin with the user, so that the collection can be sharded by user, except those that the
-//! sweeper, the workers, the fan-out and the TTL monitor read.
+//! sweeper, the workers, the fan-out and the TTL monitor read. [`Undated`] lists the kinds of records that lack their `due`.
 
 use std::time::Duration;
 

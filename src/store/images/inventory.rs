@@ -85,7 +85,7 @@ impl Inventory {
         }
         let next = match self.advance().await {
             Ok(next) => next,
-            // An election or a restart of the database ended the cursor.
+            // An election or a restart of the database ends cursors.
             Err(error) => {
                 tracing::info!(%error, "lost the cursor; reading on from the last record");
                 self.reopen().await?;

@@ -8,8 +8,9 @@
 //!   were never inserted, `damaged_tombstone` recovers damaged ones, `deleted_account` ends the images of an account.
 //! - Pending uploads: `redeclaration` changes their declarations, `reservations` takes and finds steps of reservations.
 //! - Queues: `queue` reads them; `sweep_queue` has the claims and results of the sweeper, `renderings` those of the workers.
-//! - Lists: `page` has the pages of the gallery, with `gallery_row`, `elements` and `positions`; `captures` lists images whose files were never
-//!   read for the time taken, `inventory` all images for a comparison with the bucket; `state_counts` estimates their numbers.
+//! - Lists: `page` has the pages of the gallery, with `gallery_row`, `elements` and `positions`; `captures` lists images whose
+//!   files were never read for the time taken, `inventory` all images for a comparison with the bucket; `state_counts` estimates
+//!   their numbers.
 
 mod captures;
 mod damaged_tombstone;

@@ -101,6 +101,7 @@ impl Images {
             .mongo
             .read(Operation::find(&self.collection), || async {
                 let find = self.collection.find(ready_after(user, order, after)).sort(newest_first(order));
+                // A negative limit has the database answer in one batch and close the cursor.
                 let find = find.limit(-i64::from(limit)).batch_size(limit);
                 find.batch().await?.next().await.transpose()
             })
@@ -151,7 +152,7 @@ pub(super) fn newest_first(order: GalleryOrder) -> Document {
 
 /// Returns a filter for ready images after a position. Comparisons match only values of the same type: an image without a
 /// readable `uploadedAt`, such as one outside of the years that a position can have, has no position in the order of uploads. In
-/// the order of the time taken, images of the earlier version, which have no `takenSort`, come last.
+/// the order of the time taken, images of an earlier version, which have no `takenSort`, come last.
 pub(super) fn ready_after(user: UserId, order: GalleryOrder, after: Option<Position>) -> Document {
     let mut filter = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str() };
     let (field, id_before) = (sort_field(order), |id: ImageId| doc! { "$lt": id.to_string() });

@@ -18,7 +18,7 @@ pub(super) fn taken_position(taken_sort: Option<RawBsonRef<'_>>, id: ImageId) ->
     match taken_sort {
         Some(RawBsonRef::DateTime(at)) if at < FIRST_SORT_TIME => Position { at: None, id: LAST_ID },
         Some(RawBsonRef::DateTime(at)) if at <= LAST_SORT_TIME => Position { at: Some(instant(at)), id },
-        // MongoDB orders values of these types after dates, so before them here.
+        // MongoDB sorts values of these types after dates: with the newest first, they come before them.
         Some(
             RawBsonRef::DateTime(_)
             | RawBsonRef::Timestamp(_)
@@ -30,6 +30,7 @@ pub(super) fn taken_position(taken_sort: Option<RawBsonRef<'_>>, id: ImageId) ->
         ) => Position { at: Some(instant(LAST_SORT_TIME)), id: LAST_ID },
         None | Some(RawBsonRef::Null | RawBsonRef::Undefined) => Position { at: None, id },
         Some(RawBsonRef::MinKey) => Position { at: None, id: FIRST_ID },
+        // The other types sort between null and dates.
         Some(_) => Position { at: None, id: LAST_ID },
     }
 }
@@ -51,6 +52,7 @@ fn last_id_up_to(text: &str) -> ImageId {
     // `h` stands for a hexadecimal digit.
     const FORM: &str = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh";
     let (mut digits, mut left) = (0_u128, 32_u32);
+    // The first and the last id that begin with these digits, when `left` more follow.
     let first = |digits: u128, left: u32| digits.checked_shl(4 * left).unwrap_or(0);
     let last = |digits, left| first(digits, left) | u128::MAX.checked_shr(128 - 4 * left).unwrap_or(0);
     let id = |number: u128| ImageId::from_bytes(number.to_be_bytes());

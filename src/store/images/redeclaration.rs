@@ -1,5 +1,5 @@
-//! Repeated declarations of pending uploads: the same bytes, declared again with another name, type, caption, preview or time
-//! taken.
+//! Repeated declarations of pending uploads: the same bytes, declared again with another name, type, caption, preview, ThumbHash or
+//! time taken.
 
 use mongodb::bson::{Bson, Document, doc, serialize_to_bson};
 

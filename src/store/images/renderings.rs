@@ -52,7 +52,7 @@ pub(super) fn requested() -> Document {
     doc! { "since": "$$NOW", "due": "$$NOW" }
 }
 
-/// Reads the fields of an image's rendering. If they are damaged, objects may exist at the keys of the pictures, so that these are
+/// Reads the fields of an image's rendering. If they are damaged, assumes objects at the keys of the pictures, so that these are
 /// removed with the image.
 pub(super) fn read(rendering: Option<&Bson>, pictures: Option<&Bson>) -> Option<Rendering> {
     if rendering.is_none() && pictures.is_none() {
@@ -103,13 +103,13 @@ impl Images {
         now: OffsetDateTime,
         lease: Duration,
     ) -> Result<ClaimOutcome, StoreError> {
-        let length = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+        let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
         let attempts = doc! { "$cond": [{ "$isNumber": "$rendering.attempts" }, "$rendering.attempts", 0_i64] };
         let set = doc! {
-            "rendering.due": { "$add": [{ "$max": ["$$NOW", datetime(now)] }, length] },
+            "rendering.due": { "$add": [{ "$max": ["$$NOW", datetime(now)] }, lease_ms] },
             "rendering.attempts": { "$add": [attempts, 1_i64] },
         };
-        // In place of a damaged rendering: objects may exist at the keys of the pictures.
+        // Replaces a damaged rendering by one that assumes objects at the keys of the pictures.
         let is_document = doc! { "$eq": [{ "$type": "$rendering" }, "object"] };
         let readable = doc! { "rendering": { "$cond": [is_document, "$rendering", { "written": true }] } };
         let records = self.collection.clone_with_type::<Document>();
@@ -206,6 +206,7 @@ impl Images {
         let found = found.await?;
         let is_ready = |record: &&Document| record.get_str("state").is_ok_and(|state| state == ImageState::Ready.as_str());
         let is_new = |record: &&Document| read(record.get("rendering"), record.get("pictures")).is_none();
+        // These images are in no queue: nothing reads the time at which they are due.
         let epoch = OffsetDateTime::UNIX_EPOCH;
         let images =
             found.iter().filter(is_ready).filter(is_new).map(|record| QueuedImage::read(ImageQueue::Workers, record, epoch));
@@ -225,6 +226,7 @@ impl Images {
             let find = records.find(filter.clone()).projection(doc! { "user": 1 });
             find.sort(doc! { "_id": 1 }).limit(limit.into()).await?.try_collect::<Vec<_>>().await
         });
+        // These images are in no queue: nothing reads the time at which they are due.
         let epoch = OffsetDateTime::UNIX_EPOCH;
         Ok(found.await?.iter().map(|record| QueuedImage::read(ImageQueue::Workers, record, epoch)).collect())
     }

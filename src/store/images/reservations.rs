@@ -1,5 +1,6 @@
-//! Queries and updates of reservations in the documents of images: decides announced steps, finds and postpones reservations that
-//! no longer fit the state, and reads the fields that settling legacy holds (`store::users::legacy_holds`) needs.
+//! Queries and updates of reservations in the documents of images: decides steps that the user's record announces, finds and
+//! postpones reservations that no longer fit the state, and reads the fields that settling legacy holds
+//! (`store::users::legacy_holds`) needs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -102,7 +103,7 @@ impl Images {
         let records = self.collection.clone_with_type::<Document>();
         let filter = doc! { "_id": step.image.to_string(), "user": user.to_string() };
         let query = || async { records.find_one(filter.clone()).projection(doc! { "lastStep": 1 }).await };
-        // A missing image was purged and removed, which only a step to no reservation permits.
+        // A missing image was purged and removed. Only an image without a reservation is, so it has taken the step.
         let image = self.mongo.read(Operation::find(&self.collection), query).await?;
         Ok(image.is_none_or(|image| image.get_str("lastStep").is_ok_and(|last| last == step.id.to_string())))
     }
@@ -124,17 +125,17 @@ impl Images {
     }
 
     /// Returns images whose reservation does not fit their state and is due, the longest due first: left by servers that died, or
-    /// by servers of the earlier version. An unreadable image is an error.
+    /// by servers of an earlier version. An unreadable image is an error.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn find_unsettled(
         &self,
-        which: UnsettledKind,
+        kind: UnsettledKind,
         now: OffsetDateTime,
         limit: u32,
     ) -> Result<Vec<Result<Image, Box<UnreadableImage>>>, StoreError> {
-        let (states, counters) = which.states_and_counters();
+        let (states, counters) = kind.states_and_counters();
         let states: Vec<_> = states.iter().map(|state| state.as_str()).collect();
         let counters: Vec<_> = counters.iter().map(|counter| counter.as_str()).collect();
         let due = doc! { "$lte": datetime(now) };
@@ -168,7 +169,8 @@ impl Images {
             return Ok(());
         }
         let filter = doc! { "_id": { "$in": ids }, "reservation.due": { "$lte": datetime(now) } };
-        // A pipeline, which also changes a `reservation` that is an array: any other update of it fails, and with it all.
+        // A pipeline, which also changes a `reservation` that is an array: any other update fails at it, and leaves the other
+        // records unchanged.
         let update = vec![doc! { "$set": { "reservation.due": datetime(later) } }];
         self.mongo.update_many(&self.collection, filter, update).await.map(drop)
     }

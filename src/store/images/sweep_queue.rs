@@ -68,7 +68,7 @@ impl Images {
     /// # Errors
     /// [`StoreError`].
     pub async fn claim(&self, queued: &QueuedImage, now: OffsetDateTime, lease: Duration) -> Result<ClaimOutcome, StoreError> {
-        let length = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+        let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
         let begins = doc! { "$max": ["$$NOW", datetime(now)] };
         // No URL is signed for a tombstone any more: if the expiry of its URLs cannot be read, they have expired after the
         // longest validity.
@@ -76,7 +76,7 @@ impl Images {
         let is_damaged = doc! { "$and": [is_tombstone, { "$ne": [{ "$type": "$urlsDieAt" }, "date"] }] };
         let latest_expiry = doc! { "$add": [begins.clone(), MAX_URL_TTL_MS] };
         let set = doc! {
-            "due": { "$add": [begins, length] },
+            "due": { "$add": [begins, lease_ms] },
             "urlsDieAt": { "$cond": [is_damaged, latest_expiry, "$urlsDieAt"] },
         };
         let records = self.collection.clone_with_type::<Document>();
@@ -222,8 +222,8 @@ impl Images {
         self.mongo.update_each(&self.collection, postponed).await
     }
 
-    /// Ends a tombstone: its object is deleted and no URL is valid that could write it again. Returns `false` if the image
-    /// changed, its bytes are still counted, or one of its events is not fanned out yet.
+    /// Marks a tombstone as purged, after its object was deleted and no URL is valid that could write it again. Returns `false` if
+    /// the image changed, its bytes are still counted, or one of its events is not fanned out yet.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -243,8 +243,8 @@ impl Images {
             .map(|purged| purged.is_some())
     }
 
-    /// Ends the clearing of a ready image's leftover keys: they have no objects, and no URL is valid that could write them. Does
-    /// nothing if the image is no longer claimed until `lease_ends`.
+    /// Removes a ready image's leftover keys from its record, after their objects were deleted and no URL is valid that could write
+    /// them. Does nothing if the image is no longer claimed until `lease_ends`.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Images {
-    /// Inserts a tombstone with the id of an image that was never inserted, so that a delayed insertion fails with a duplicate
-    /// key. Returns `false` if the image exists.
+    /// Inserts a tombstone, purged from the beginning, with the id of an image that was never inserted, so that a delayed insertion
+    /// fails with a duplicate key. Returns `false` if the image exists.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

@@ -73,8 +73,8 @@ impl Images {
         self.update_one(filter, doc! { "$unset": { "completingUntil": "" } }).await.map(drop)
     }
 
-    /// Makes the transition `pending → ready`, with the verified properties; the reservation ends in a later step. Returns `None` if
-    /// the image was not pending, or was declared again since `image` was read.
+    /// Makes the transition `pending → ready`, with the verified properties; the reservation ends in a later step. Returns `None`
+    /// if the image was not pending, or was declared again since `image` was read.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -204,7 +204,7 @@ fn ready_transition(image: &Image, verified: &Verified) -> Transition {
     }
     let capture = capture_fields(&verified.capture).into_iter();
     set.extend(capture.map(|(field, value)| (field, Bson::from(doc! { "$literal": value }))));
-    // The step that ends the reservation counts the image in the timeline. Uploads of the earlier version have no reservation:
+    // The step that ends the reservation counts the image in the timeline. Uploads of an earlier version have no reservation:
     // `recount` counts their images.
     if image.reservation.is_some() {
         set.insert("takenSort", datetime(image.sort_time(&verified.capture)));
@@ -221,7 +221,7 @@ fn ready_transition(image: &Image, verified: &Verified) -> Transition {
         unset.push("due");
     } else {
         if image.key.is_incoming() {
-            // The sweeper may have cleared a copy whose key is no longer recorded.
+            // If the copy's key is no longer recorded, the sweeper may have deleted the copy.
             filter.insert("strays", verified.key.as_str());
         }
         // The document may record copies that were started since `image` was read.
