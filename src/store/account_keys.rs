@@ -1,6 +1,6 @@
-//! Keys that no two accounts share: `emails {_id, user, at, due}`, by the normalised address, and `identities {…}` alike, by the
-//! digest of a provider's identity. They are apart from `users`, because a unique index of a sharded collection must begin with
-//! the shard key.
+//! Keys that no two accounts share: `emails {_id, user, at, due}`, whose `_id` is the normalised address, and `identities` with the
+//! same fields, whose `_id` is the digest of a provider's identity. They have collections of their own, because a unique index of
+//! the sharded collection `users` would have to begin with the shard key.
 //!
 //! A key is taken before its account is inserted, and released after the account is deleted. Until the insertion it names an
 //! account that does not exist, and for ever if the server dies: `users/registration.rs` decides whether to wait or to take over.

@@ -56,7 +56,7 @@ async fn apply(session: &mut ClientSession, database: &Database, update: Arc<Cap
         return Ok(true);
     }
     let month = TimelineMonth::of(*taken_sort);
-    // An image of the earlier version has no sort time, and the timeline does not count it yet.
+    // An image of an earlier version has no sort time, and the timeline does not count it yet.
     let month_before = image.get_datetime("takenSort").ok().and_then(|at| sort_time(*at)).map(TimelineMonth::of);
     if month_before == Some(month) {
         return Ok(true);

@@ -72,21 +72,22 @@ impl DatabaseProbe {
         version.map_err(|_| StoreError::Corrupt { collection: "buildInfo", id: String::new(), field: "version" })
     }
 
-    /// Returns the time since which the image waits that has waited longest for its pictures: of the images that are due at `now`,
-    /// the longest due one, and of those that a worker has claimed or an outage has postponed, all. `None` if no image waits.
+    /// Returns the time since which the longest waiting image waits for its pictures; `None` if no image waits. It is the longest
+    /// due of the images that are due at `now`, or one that a worker has claimed or an outage has postponed.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn oldest_waiting_rendering(&self, now: OffsetDateTime) -> Result<Option<OffsetDateTime>, StoreError> {
         let due = self.first_rendering(doc! { "rendering.due": { "$lte": datetime(now) } }, "rendering.due").await?;
         let soon = doc! { "$gt": datetime(now), "$lte": datetime(now + LONGEST_POSTPONEMENT) };
+        // An image with more attempts has failed, and waits only since its next attempt is due.
         let postponed = doc! { "rendering.due": soon, "rendering.attempts": { "$in": [null, 0_i64, 1_i64] } };
         let postponed = self.first_rendering(postponed, "rendering.since").await?;
         Ok(due.into_iter().chain(postponed).min())
     }
 
-    /// Returns the time since which the first image waits that matches, in the order of this field. An image whose attempts failed
-    /// waits since its next attempt is due.
+    /// Returns the time since which the first matching image in the order of this field waits. An image whose attempts failed waits
+    /// since its next attempt is due.
     async fn first_rendering(&self, filter: Document, order: &str) -> Result<Option<OffsetDateTime>, StoreError> {
         let images = self.mongo.database().collection::<Document>("images");
         let find = || async {
@@ -109,7 +110,7 @@ impl DatabaseProbe {
         self.mongo.insert_one(&collection, doc! { "_id": "write" }).await
     }
 
-    /// Writes two documents in one transaction; a recount needs transactions.
+    /// Writes two documents in one transaction; `valet recount` and `valet taken` need transactions.
     ///
     /// # Errors
     /// [`StoreError`]; a standalone server has no transactions.

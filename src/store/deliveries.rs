@@ -230,7 +230,8 @@ impl Deliveries {
         Ok(self.mongo.update_many(&self.collection, filter, update).await?.modified_count)
     }
 
-    /// Makes all ended deliveries to an endpoint of changes since `since` due again, as if never attempted. Returns their number.
+    /// Makes the ended deliveries to an endpoint due again, as if never attempted, if their changes were made at `since` or later.
+    /// Returns their number.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

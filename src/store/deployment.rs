@@ -71,7 +71,7 @@ impl Store {
         let write = meta.update_one(doc! { "_id": NAME }, update).upsert(true);
         match self.mongo.run(Operation::update(&meta), async { write.await }).await {
             Ok(_) => {}
-            // Two upserts at once: one of them may find the other's document.
+            // Of two upserts at once, one may fail because the other has inserted the document.
             Err(StoreError::Database(error)) if is_duplicate(&error) => {}
             Err(error) => return Err(error),
         }
@@ -148,9 +148,9 @@ impl DatabaseProbe {
     /// [`StoreError`].
     pub async fn missing_collection(&self) -> Result<Option<MissingCollection>, StoreError> {
         if !self.has_any("images", doc! {}).await? {
-            // A deleted account ends without its images.
-            let counts = doc! { "images": { "$gt": 0 }, "deletedAt": { "$exists": false } };
-            return Ok(self.has_any("users", counts).await?.then_some(MissingCollection::Images));
+            // The record of a deleted account may outlive those of its images.
+            let counts_images = doc! { "images": { "$gt": 0 }, "deletedAt": { "$exists": false } };
+            return Ok(self.has_any("users", counts_images).await?.then_some(MissingCollection::Images));
         }
         let is_abandoned = !self.has_any("users", doc! {}).await? && self.has_ready_image().await?;
         Ok(is_abandoned.then_some(MissingCollection::Users))

@@ -103,7 +103,7 @@ pub(super) async fn instrument<T>(
     deadline: tokio::time::Instant,
     call: impl Future<Output = mongodb::error::Result<T>>,
 ) -> Result<(mongodb::error::Result<T>, Option<ServerAddress>), Elapsed> {
-    let asked_at = Instant::now();
+    let started_at = Instant::now();
     let span = spans::ClientSpan::mongodb(operation.command, database, operation.collection);
     let measured = async {
         let done = tokio::time::timeout_at(deadline, call).await;
@@ -114,7 +114,7 @@ pub(super) async fn instrument<T>(
         span.record_server(host, *port);
     }
     let outcome = if done.as_ref().is_ok_and(|done| done.as_ref().err().is_none_or(is_rejected_write)) { "ok" } else { "error" };
-    METRICS.record_mongodb_command(operation.command, outcome, began.unwrap_or(asked_at).elapsed());
+    METRICS.record_mongodb_command(operation.command, outcome, began.unwrap_or(started_at).elapsed());
     match &done {
         Ok(Ok(_)) => span.end(None),
         Ok(Err(error)) if is_rejected_write(error) => span.end(None),

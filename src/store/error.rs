@@ -127,7 +127,8 @@ impl StoreError {
         self.class() == FailureClass::Final
     }
 
-    /// Returns whether the same call may succeed by itself after a while. Other calls are retried at growing intervals.
+    /// Returns whether the same call may succeed by itself after a while. After any other failure, calls are retried at growing
+    /// intervals.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         matches!(self.class(), FailureClass::Outage | FailureClass::Collision)
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outages_end_by_themselves_and_collisions_concern_one_record() {
+    fn each_error_is_classified_as_outage_temporary_or_final() {
         let (operation, reason) = ("HeadObject", "503".to_owned());
         let corrupt = StoreError::Corrupt { collection: "images", id: "7".to_owned(), field: "size" };
         // Each error, and whether it is an outage, is temporary, is final.

@@ -4,7 +4,7 @@
 //! exists, and aborts, as with SIGKILL, after the number of calls in FILE. A test arms each server once, for one request, and
 //! tries 1, 2, 3 and so on until the request is answered, without naming the calls.
 
-/// Counts a finished call to MongoDB or S3.
+/// Does nothing: only builds with the feature `dev` count calls.
 #[cfg(not(feature = "dev"))]
 pub(super) fn count_call() {}
 

@@ -44,7 +44,7 @@ pub enum FeedStart {
     /// After the last change of an earlier feed.
     Resumed(FeedPoint),
     /// After the end of a feed whose collection was dropped. A feed that began at the database's latest write would end again,
-    /// if that is the drop.
+    /// if that write is the drop.
     AfterDrop(ResumeToken),
 }
 
@@ -152,7 +152,7 @@ impl ChangeFeed {
         let next = tokio::time::timeout(MAX_WAIT + DEADLINE, self.changes.next_if_any()).await;
         let change = next.map_err(|_| StoreError::DatabaseTimeout)??;
         let token = self.changes.resume_token();
-        let read = match &change {
+        let image_change = match &change {
             Some(change) => {
                 if let Ok(at) = change.get_timestamp("clusterTime") {
                     self.position = self.position.after_change_at(at.time, at.increment);
@@ -167,7 +167,7 @@ impl ChangeFeed {
             }
         };
         self.token = token.or(self.token.take());
-        Ok(read)
+        Ok(image_change)
     }
 
     /// Returns the position that the feed has reached.

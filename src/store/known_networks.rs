@@ -50,7 +50,7 @@ impl KnownNetworks {
         self.mongo.create_indexes(&self.collection, [index]).await
     }
 
-    /// Records a sign-in from the networks that contain its address, and deletes the oldest beyond 200 of the account.
+    /// Records a sign-in from the networks that contain its address, and deletes the oldest beyond `MAX_NETWORKS` of the account.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

@@ -8,7 +8,10 @@
 //! Most collections have a file or folder of their name; `account_keys` has `emails` and `identities`, `deployment` has `meta`,
 //! `webhook_endpoints` has `endpoints`, `outbox` and `outbox_queue` have the events in images and users. `mongo` runs operations,
 //! with permits of `fair_semaphore`; `error` has their failures; `elections` and `driver_events` observe the driver. `reservations`
-//! takes steps that change an image and a user; `recount` and `captures` use transactions.
+//! takes steps that change an image and a user, `taken_steps` counts them later; `recount` and `captures` use transactions.
+//! `image_changes` is the change stream of images, `undated` repairs records without the time at which they are due,
+//! `database_probe` has the probes of `valet check`, `request_origin` the origin of a task's request, and `failpoint` aborts
+//! servers in tests.
 
 mod account_keys;
 mod captures;

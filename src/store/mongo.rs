@@ -73,6 +73,7 @@ impl MongoClient {
         // have timed out.
         options.max_connecting = options.max_connecting.or(options.max_pool_size);
         options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
+        // `StoreError` names these three seconds in the message of an operation that found no server.
         options.server_selection_timeout = options.server_selection_timeout.or(Some(Duration::from_secs(3)));
         // An unresponsive server is detected after this and the connect timeout; its connections are closed then.
         options.heartbeat_freq = options.heartbeat_freq.or(Some(Duration::from_secs(5)));
@@ -236,10 +237,10 @@ impl MongoClient {
                 HelloState::NotPrimary => false,
                 HelloState::Primary { election, written } => {
                     let users = self.database.collection("users");
-                    let caught_up =
+                    let answered_by =
                         self.run_until(Operation::find(&users), deadline, Box::pin(caught_up(&users, written))).await?.1;
                     from.is_some_and(|from| {
-                        caught_up.as_ref() == Some(&from) && self.elections.mark_caught_up(latest, from, election)
+                        answered_by.as_ref() == Some(&from) && self.elections.mark_caught_up(latest, from, election)
                     })
                 }
             };

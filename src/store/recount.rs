@@ -3,7 +3,8 @@
 //! One snapshot transaction: user and images are read as of one moment, and the write fails if the user has changed since, so
 //! that no concurrent reservation, confirm or delete is lost or counted twice. The images' reservations are counted: an
 //! announced step that its image has taken is counted and its entry removed; one that is not taken yet keeps its entry. The
-//! timeline is counted in the same way.
+//! timeline is counted in the same way. Before that, images that an earlier version confirmed get their sort times. `transact()`
+//! is also for `captures`.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -105,7 +106,7 @@ impl Store {
     }
 }
 
-/// Sets the sort time of images that the earlier version confirmed to their `createdAt`, as for images without a time taken, and
+/// Sets the sort time of images that an earlier version confirmed to their `createdAt`, as for images without a time taken, and
 /// counts them in the timeline in the same transaction. Returns the number of images, [`FILLED_AT_ONCE`] at most.
 async fn fill_sort_times(session: &mut ClientSession, database: &Database, user: UserId) -> mongodb::error::Result<usize> {
     let (users, images) = (database.collection::<Document>("users"), database.collection::<Document>("images"));
@@ -163,7 +164,7 @@ async fn repair(
     usage += reserved.usage;
     let entries = still_opening(&images, user, &opening, now, session).await?;
     let settling = not_taken(&images, user, &steps, session).await?;
-    // A hold of the earlier version counts until its image has a reservation.
+    // A hold of an earlier version counts until its image has a reservation.
     let converting: Vec<_> = settling.iter().filter(|step| step.contains_key("hold")).collect();
     let is_held = |image: &Document| !converting.iter().any(|step| text(step, "image") == text(image, "_id"));
     let pending_images: Vec<_> = reserved.without_reservation.into_iter().filter(is_held).collect();
@@ -237,7 +238,7 @@ fn stored_timeline(user: &Document) -> BTreeMap<String, Bson> {
     months.filter(|(_, images)| *images != Bson::Int64(0)).collect()
 }
 
-/// Counts of the images with a reservation, and the pending images without one, which the earlier version counts by holds.
+/// Counts of the images with a reservation, and the pending images without one, which an earlier version counts by holds.
 struct Reserved {
     usage: UsageCounts,
     without_reservation: Vec<Document>,
@@ -301,7 +302,7 @@ async fn not_taken(
     Ok(steps.iter().filter(|step| !taken.contains(text(step, "step"))).cloned().collect())
 }
 
-/// Uploads of a user that the earlier version counts.
+/// Uploads of a user that an earlier version counts.
 struct LegacyUploads<'a> {
     /// The holds in the user's document.
     holds: &'a [Document],
@@ -309,7 +310,7 @@ struct LegacyUploads<'a> {
     pending_images: &'a [Document],
 }
 
-/// Returns the holds of the earlier version: one for each of its pending images, and those of uploads that it may be opening; in
+/// Returns the holds of an earlier version: one for each of its pending images, and those of uploads that it may be opening; in
 /// their order, new ones last.
 async fn recount_holds(
     images: &Collection<Document>,

@@ -9,11 +9,11 @@
 //!    ends an open upload, do not wait for it (`taken_steps`); everything that reads the counters includes the steps that are
 //!    taken and not counted yet.
 //!
-//! Each of the three writes is an update of one document, so a server that dies leaves no locks, only an entry. Any server can finish the step
-//! ([`Store::finish_steps`]): if the image's `lastStep` is still the one recorded in the entry, it is replaced, so that the
-//! second update no longer matches, however late it arrives; otherwise `lastStep` shows whether the step was taken. No further
-//! step of the image begins until the entry is removed. The third update adds the amounts of the entry only if it removes the
-//! entry, so each step is counted once.
+//! Each of the three writes is an update of one document, so a server that dies leaves no locks, only an entry. Any server can
+//! finish the step ([`Store::finish_steps`]): if the image's `lastStep` is still the one recorded in the entry, it is replaced, so
+//! that the second update no longer matches, however late it arrives; otherwise `lastStep` shows whether the step was taken. No
+//! further step of the image begins until the entry is removed. The third update adds the amounts of the entry only if it removes
+//! the entry, so each step is counted once.
 
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
@@ -43,7 +43,7 @@ pub enum StepOutcome {
     /// These images took their steps; the others had changed since they were read.
     Applied(Vec<ImageId>),
     /// Nothing has changed: other steps of these images are in progress, or were left by a server that died, or one of the images
-    /// still has a hold of the earlier version, or the quota does not permit the steps.
+    /// still has a hold of an earlier version, or the quota does not permit the steps.
     Conflict,
 }
 
@@ -89,7 +89,7 @@ impl Store {
     }
 
     /// Ends a pending upload, as this step. Returns the tombstone; `None` in the cases of [`Self::accept`], and if URLs were issued
-    /// after the image was read.
+    /// or an attempt to create the object began after the image was read.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat after reading the image again.
@@ -181,13 +181,13 @@ impl Store {
         Ok(outcome)
     }
 
-    /// Converts holds of the earlier version into reservations. Returns `false`, and changes nothing, if one of the holds no
+    /// Converts holds of an earlier version into reservations. Returns `false`, and changes nothing, if one of the holds no
     /// longer exists.
     ///
     /// # Errors
     /// [`StoreError`]; a conversion that has begun is finished like any step.
     pub async fn convert_legacy_holds(&self, user: UserId, holds: &[(ImageId, u64)]) -> Result<bool, StoreError> {
-        // The earlier version takes no steps.
+        // An earlier version that has holds takes no steps.
         let entry = |(image, bytes): &(ImageId, u64)| AnnouncedStep {
             image: *image,
             id: StepId::new(),
@@ -212,8 +212,8 @@ impl Store {
         self.users.close_steps(user, entries, &taken).await
     }
 
-    /// Announces the steps in the user's record, if the quota permits them where `limits` are given; updates the images, and removes
-    /// the entries from the user's record.
+    /// Announces the steps in the user's record, if the quota permits them where `limits` are given; updates the images, and
+    /// removes the entries from the user's record.
     async fn take_steps(
         &self,
         user: UserId,

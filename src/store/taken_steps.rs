@@ -83,7 +83,7 @@ impl TakenSteps {
         let counted = async {
             loop {
                 let mut next = std::pin::pin!(self.counted.notified());
-                // Before the test, so that an update which ends after it is not missed.
+                // Enabled before `is_counted()`, so that an update which ends after it is not missed.
                 next.as_mut().enable();
                 if is_counted() {
                     return;

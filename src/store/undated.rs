@@ -1,4 +1,4 @@
-//! Records of the sweeper's queues whose `due` is missing or not a date: no query for due records returns them.
+//! Repairs records of the sweeper's queues whose `due` is missing or not a date: no query for due records returns them.
 
 use mongodb::{
     bson::{Document, doc},
@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::{Store, StoreError, datetime, driver_events::Operation, images::Undated};
 
-/// BSON types but `date`, as `$type` names them, except the deprecated `dbPointer`, `symbol` and `javascriptWithScope`. MongoDB
-/// turns them into ranges of the index on `due`, so a query for them reads no record with a date.
+/// BSON types other than `date`, as `$type` names them, without the deprecated `dbPointer`, `symbol` and `javascriptWithScope`.
+/// MongoDB turns them into ranges of the index on `due`, so a query for them reads no record with a date.
 const OTHER_TYPES: [&str; 17] = [
     "double",
     "string",

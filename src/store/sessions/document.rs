@@ -79,7 +79,7 @@ impl SessionDoc {
     /// Converts the document; the error names the damaged field.
     pub(super) fn into_session(self) -> Result<Session, StoreError> {
         let corrupt = |field| StoreError::Corrupt { collection: "sessions", id: self.id.clone(), field };
-        let bytes = |binary: &Binary, field| parse_hash(binary).ok_or_else(|| corrupt(field));
+        let bytes = |binary: &Binary, field| parse_32_bytes(binary).ok_or_else(|| corrupt(field));
         let exchange = |exchange: &ExchangeDoc, field| exchange.parse().ok_or_else(|| corrupt(field));
         Ok(Session {
             id: SessionId::parse(&self.id).ok_or_else(|| corrupt("_id"))?,
@@ -125,22 +125,22 @@ impl ExchangeDoc {
     /// Converts the stored exchange; `None` if it is damaged.
     fn parse(&self) -> Option<Exchange> {
         Some(Exchange {
-            hash: parse_hash(&self.hash)?,
-            salt: parse_hash(&self.salt)?,
+            hash: parse_32_bytes(&self.hash)?,
+            salt: parse_32_bytes(&self.salt)?,
             at: instant(self.at),
-            agent: self.agent.as_ref().and_then(parse_hash),
+            agent: self.agent.as_ref().and_then(parse_32_bytes),
             network: self.network.clone(),
             by_other_agent: self.newcomer,
         })
     }
 }
 
-/// Converts a stored digest; `None` if it has another length.
-fn parse_hash(binary: &Binary) -> Option<[u8; 32]> {
+/// Converts a stored digest, key or salt; `None` if it has another length.
+fn parse_32_bytes(binary: &Binary) -> Option<[u8; 32]> {
     <[u8; 32]>::try_from(&*binary.bytes).ok()
 }
 
-/// Converts a digest for a document.
+/// Converts a digest, key or salt for a document.
 pub(super) fn binary(bytes: &[u8; 32]) -> Binary {
     Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() }
 }
