@@ -35,7 +35,9 @@ fn record(event: &str, bucket: &str, key: &str) -> Value {
         "responseElements": { "x-amz-request-id": "C3D13FE58DE4C810" },
         "s3": {
             "s3SchemaVersion": "1.0", "configurationId": "valet",
-            "bucket": { "name": bucket, "ownerIdentity": { "principalId": "A3NL1KOZZKExample" }, "arn": format!("arn:aws:s3:::{bucket}") },
+            "bucket": {
+                "name": bucket, "ownerIdentity": { "principalId": "A3NL1KOZZKExample" }, "arn": format!("arn:aws:s3:::{bucket}")
+            },
             "object": { "key": key, "size": 1024, "eTag": "d41d8cd98f00b204e9800998ecf8427e", "sequencer": "0055AED6DCD90281E5" }
         }
     })
@@ -84,7 +86,9 @@ fn escaped(key: &str) -> String {
 
 /// Puts a notification into an envelope of `CloudEvents`.
 fn cloud_event(data: &Value) -> Value {
-    json!({ "specversion": "1.0", "id": "1", "source": "ceph:s3.a.photos", "type": "com.amazonaws.s3:ObjectCreated:Put", "data": data })
+    json!({
+        "specversion": "1.0", "id": "1", "source": "ceph:s3.a.photos", "type": "com.amazonaws.s3:ObjectCreated:Put", "data": data
+    })
 }
 
 /// Decodes a notification of the bucket.

@@ -154,7 +154,7 @@ mod tests {
             "vk_".to_owned(),
             head.to_owned(),
             text.to_uppercase(),
-            text[..82].to_owned(),
+            text[..text.len() - 1].to_owned(),
             format!("{text}="),
             format!(" {text}"),
             text.replacen("vk_", "vk-", 1),

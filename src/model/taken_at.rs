@@ -206,7 +206,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn accepted_texts_parse_to_themselves(text in prop_oneof![any_text(), "[12][0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](Z|[+-][01][0-9]:[0-5][0-9])?"]) {
+        fn accepted_texts_parse_to_themselves(text in prop_oneof![
+            any_text(),
+            "[12][0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](Z|[+-][01][0-9]:[0-5][0-9])?",
+        ]) {
             if let Some(taken_at) = TakenAt::parse(&text) {
                 prop_assert_eq!(TakenAt::parse(&taken_at.to_string()), Some(taken_at));
                 let month = TimelineMonth::of(taken_at.sort_time());

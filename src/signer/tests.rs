@@ -119,8 +119,9 @@ fn policy_of_a_form_has_a_condition_for_each_field() {
     assert_eq!(signed.url, "http://localhost:9000/bucket");
     assert_eq!(signed.expires_at, datetime!(2026-11-22 10:04 UTC), "the form expires with the credentials");
     let names: Vec<_> = signed.fields.iter().map(|(name, _)| name.as_str()).collect();
-    let own = ["x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-security-token", "policy", "x-amz-signature"];
-    assert_eq!(names, [["key", "content-type"].as_slice(), &own].concat());
+    let signature_fields =
+        ["x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-security-token", "policy", "x-amz-signature"];
+    assert_eq!(names, [["key", "content-type"].as_slice(), &signature_fields].concat());
     let policy = &signed.fields[6].1;
     assert_eq!(signed.fields[7].1, super::post_policy::sign_policy(&signer.day(datetime!(2026-11-22 23:59 UTC)).key, policy));
     let policy: serde_json::Value = serde_json::from_slice(&STANDARD.decode(policy).unwrap()).unwrap();

@@ -162,7 +162,7 @@ async fn repair(
     let mut usage = count_ready(&images, user, session).await?;
     let reserved = Reserved::read(&images, user, session).await?;
     usage += reserved.usage;
-    let entries = still_opening(&images, user, &opening, now, session).await?;
+    let openings = still_opening(&images, user, &opening, now, session).await?;
     let settling = not_taken(&images, user, &steps, session).await?;
     // A hold of an earlier version counts until its image has a reservation.
     let converting: Vec<_> = settling.iter().filter(|step| step.contains_key("hold")).collect();
@@ -172,8 +172,8 @@ async fn repair(
     let holds = recount_holds(&images, user, legacy, now, session).await?;
     let sum = |entries: &[Document]| entries.iter().map(|entry| number(entry, "bytes")).sum::<i64>();
     let converted = converting.iter().map(|step| number(step, "hold")).sum::<i64>();
-    let pending = usage.pending + count(entries.len()) + count(converting.len());
-    let used_bytes = usage.bytes + sum(&entries) + converted + sum(&holds);
+    let pending = usage.pending + count(openings.len()) + count(converting.len());
+    let used_bytes = usage.bytes + sum(&openings) + converted + sum(&holds);
     let is = Counts { used_bytes, images: usage.images, pending: pending + count(holds.len()) };
     let timeline = count_by_month(&images, user, session).await?;
     let has_changed_timeline = timeline != stored_timeline(&found);
@@ -186,7 +186,7 @@ async fn repair(
         "images": is.images,
         "pending": pending,
         "timeline": timeline.into_iter().collect::<Document>(),
-        "opening": entries,
+        "opening": openings,
         "settling": settling,
         "holds": holds,
     };

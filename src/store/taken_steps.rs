@@ -58,9 +58,9 @@ impl TakenSteps {
     /// Returns the steps of the user's next update, after the previous one. `None` if no step waits: the task ends.
     fn next(&self, user: UserId) -> Option<Vec<AnnouncedStep>> {
         let mut users = self.users.lock();
-        let steps = users.get_mut(&user).map(|of_user| {
-            let steps: Vec<_> = of_user.waiting.drain(..of_user.waiting.len().min(STEPS_PER_UPDATE)).collect();
-            of_user.current = steps.iter().map(|step| step.image).collect();
+        let steps = users.get_mut(&user).map(|user_steps| {
+            let steps: Vec<_> = user_steps.waiting.drain(..user_steps.waiting.len().min(STEPS_PER_UPDATE)).collect();
+            user_steps.current = steps.iter().map(|step| step.image).collect();
             steps
         });
         let steps = steps.filter(|steps| !steps.is_empty());

@@ -140,6 +140,7 @@ impl WebhookEndpoints {
         self.disable(doc! { "_id": id, "firstFailureAt": { "$lte": datetime(since) } }, DisabledReason::Failing).await
     }
 
+    /// Disables the endpoint that the filter matches, if it is on.
     async fn disable(&self, mut filter: Document, why: DisabledReason) -> Result<bool, StoreError> {
         filter.insert("state", EndpointState::On.as_str());
         let set = doc! { "state": EndpointState::Disabled.as_str(), "disabledWhy": why.as_str() };

@@ -58,8 +58,8 @@ impl Images {
         Ok(UnreadCaptures { images, end })
     }
 
-    /// Records that the store refuses to return the object of an image, so that no further run reads it. Returns `false` if the image
-    /// was deleted or changed since it was read.
+    /// Records that the store refuses to return the object of an image, so that no further run reads it. Returns `false` if the
+    /// image was deleted or changed since it was read.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

@@ -149,8 +149,10 @@ mod tests {
 
     #[test]
     fn elements_are_those_of_the_driver() {
-        let document = rawdoc! { "a": "é", "": "", "at": DateTime::from_millis(-1), "n": 1_i32, "m": -1_i64, "none": null, "yes": true,
-        "in": { "x": "y" }, "all": [{ "a": 1 }, "b"] };
+        let document = rawdoc! {
+            "a": "é", "": "", "at": DateTime::from_millis(-1), "n": 1_i32, "m": -1_i64, "none": null, "yes": true,
+            "in": { "x": "y" }, "all": [{ "a": 1 }, "b"]
+        };
         assert_eq!(ours(&document).unwrap(), driver(&document).unwrap());
         assert_eq!(ours(&rawdoc! {}), Some(Vec::new()));
     }
@@ -165,7 +167,9 @@ mod tests {
     proptest! {
         #[test]
         fn damaged_documents_are_read_as_by_the_driver_or_not_at_all(at in 4..60_usize, byte: u8) {
-            let document = rawdoc! { "_id": "some text", "at": DateTime::from_millis(7), "n": 1_i64, "in": { "x": "y" }, "yes": true };
+            let document = rawdoc! {
+                "_id": "some text", "at": DateTime::from_millis(7), "n": 1_i64, "in": { "x": "y" }, "yes": true
+            };
             let mut bytes = document.into_bytes();
             let last = bytes.len() - 1;
             bytes[at.min(last - 1)] = byte;

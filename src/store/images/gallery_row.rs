@@ -283,7 +283,9 @@ mod tests {
             rawdoc! { "step": "a" },
             rawdoc! { "_id": "a", "key": "b" },
             rawdoc! { "step": "a", "_id": "b", "key": "c", "rendering": { "since": 1_i64 }, "captureRead": true, "size": 2_i64 },
-            rawdoc! { "_id": "a", "step": "b", "key": "c", "state": "ready", "pictures": [{ "width": 1 }], "size": 2_i64, "live": true },
+            rawdoc! {
+                "_id": "a", "step": "b", "key": "c", "state": "ready", "pictures": [{ "width": 1 }], "size": 2_i64, "live": true
+            },
         ] {
             assert_eq!(shown_elements(&document), shown_elements(&shown_fields(&document)), "{document:?}");
             let length = shown_fields(&document).as_bytes().len();

@@ -56,6 +56,7 @@ impl RawGalleryPage {
     #[must_use]
     pub fn has_readable(&self) -> bool {
         let is_readable = self.records().any(GalleryRecord::is_readable);
+        // `row()` logs each record that it cannot read.
         is_readable || self.records().filter_map(GalleryRecord::row).count() > 0
     }
 

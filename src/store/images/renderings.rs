@@ -157,7 +157,8 @@ impl Images {
         self.mongo.update_one(&self.collection, claimed(image, lease), update).await
     }
 
-    /// Records the reason why there are no pictures, which ends the rendering of a claimed image.
+    /// Records the reason why there are no pictures, which ends the rendering of a claimed image. Returns `false` if the image is
+    /// no longer claimed.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -166,7 +167,7 @@ impl Images {
         self.mongo.update_one(&self.collection, claimed.filter(), update).await
     }
 
-    /// Ends the rendering of a claimed image that is not ready any more.
+    /// Ends the rendering of a claimed image that is not ready any more. Returns `false` if the image is no longer claimed.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -174,7 +175,7 @@ impl Images {
         self.mongo.update_one(&self.collection, claimed.filter(), vec![doc! { "$unset": work_fields() }]).await
     }
 
-    /// Makes a claimed image due again at `due`.
+    /// Makes a claimed image due again at `due`. Returns `false` if the image is no longer claimed.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -182,7 +183,8 @@ impl Images {
         self.update_one(claimed.filter(), doc! { "$set": { "rendering.due": datetime(due) } }).await
     }
 
-    /// Makes a claimed image due again at `due`, without counting the attempt: an outage or a stop has ended it.
+    /// Makes a claimed image due again at `due`, without counting the attempt: an outage or a stop has ended it. Returns `false` if
+    /// the image is no longer claimed.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -178,7 +178,7 @@ impl Images {
     }
 
     /// Postpones a pending upload whose declared preview has not arrived to `due`, unless it is due earlier. Returns `false` if
-    /// it has waited long enough: `until`, of the first call for this upload, has passed at `now`.
+    /// the wait is over: the `until` of the first call for this upload has passed at `now`.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

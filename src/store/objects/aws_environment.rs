@@ -18,8 +18,8 @@ pub(super) struct AwsEnvironment {
 }
 
 impl AwsEnvironment {
-    /// Reads from the SDK's configuration the properties that Valet's settings omit. If the settings have credentials and a region, as
-    /// those of the local stack, the SDK's configuration is not read.
+    /// Reads from the SDK's configuration the properties that Valet's settings omit. If the settings have credentials and a region,
+    /// as those of the local stack, the SDK's configuration is not read.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is no region or no source of credentials, or when the SDK's configuration sets an

@@ -69,6 +69,7 @@ impl Announcement<'_> {
             let is_prefix = rule.name().is_some_and(|name| name.as_str().eq_ignore_ascii_case(FilterRuleName::Prefix.as_str()));
             if is_prefix { prefix.starts_with(value) } else { value.is_empty() }
         });
+        // Either all creations, or those by a PUT and those by a form.
         let created = [Event::S3ObjectCreated, Event::S3ObjectCreatedPut, Event::S3ObjectCreatedPost];
         let is_named = |event: &Event| self.events.contains(event);
         admits_all && (is_named(&created[0]) || created[1..].iter().all(is_named))

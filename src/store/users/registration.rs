@@ -244,6 +244,7 @@ impl Users {
                 }
                 Err(error) => return Err(error),
             }
+            // Also accounts that cannot be registered: a repeat would fail in the same way.
             registered.extend(record.get("_id").cloned());
         }
         if !registered.is_empty() {
