@@ -42,7 +42,7 @@ struct State {
 pub(super) enum HelloState {
     /// The elected primary, with its latest write.
     Primary { election: ObjectId, written: Timestamp },
-    /// A member of a replica set that is not its primary.
+    /// A member of a replica set that is not its primary, or that has not read the set's configuration yet.
     NotPrimary,
     /// A router, or a server without replication.
     NotReplicated,
@@ -51,8 +51,10 @@ pub(super) enum HelloState {
 impl HelloState {
     /// Parses the reply to `hello`.
     pub(super) fn read(hello: &Document) -> Self {
+        // A member without a configuration has no `setName` but `isreplicaset` (specification of server discovery, "RSGhost").
         if !hello.contains_key("setName") {
-            return Self::NotReplicated;
+            let is_member = hello.get_bool("isreplicaset") == Ok(true);
+            return if is_member { Self::NotPrimary } else { Self::NotReplicated };
         }
         let election = hello.get_object_id("electionId").ok();
         let written = hello.get_document("lastWrite").and_then(|write| write.get_document("opTime"));
@@ -69,7 +71,7 @@ impl Elections {
     pub(super) fn on_heartbeat(&self, event: &SdamEvent) {
         let SdamEvent::ServerHeartbeatSucceeded(beat) = event else { return };
         if let HelloState::Primary { election, .. } = HelloState::read(&beat.reply) {
-            self.write(|state| state.latest = state.latest.max(Some(election)));
+            self.write(|state| state.observe(election));
         }
     }
 
@@ -130,6 +132,12 @@ impl Elections {
 }
 
 impl State {
+    /// Records an election. A server that has elections is replicated, also if it was not at an earlier start.
+    fn observe(&mut self, election: ObjectId) {
+        self.latest = self.latest.max(Some(election));
+        self.not_replicated = false;
+    }
+
     /// Returns whether the server that has caught up has this address, and no later election was observed.
     fn is_current(&self, has_address: impl FnOnce(&ServerAddress) -> bool) -> bool {
         self.caught_up.as_ref().is_some_and(|(address, election)| has_address(address) && self.latest == Some(*election))
@@ -163,6 +171,9 @@ mod tests {
         let secondary = doc! { "setName": "rs", "isWritablePrimary": false, "secondary": true };
         assert_eq!(HelloState::read(&secondary), HelloState::NotPrimary);
         assert_eq!(HelloState::read(&doc! { "isWritablePrimary": true, "msg": "isdbgrid" }), HelloState::NotReplicated);
+        assert_eq!(HelloState::read(&doc! { "isWritablePrimary": true }), HelloState::NotReplicated);
+        let unconfigured = doc! { "isWritablePrimary": false, "isreplicaset": true };
+        assert_eq!(HelloState::read(&unconfigured), HelloState::NotPrimary);
     }
 
     #[test]
@@ -177,7 +188,7 @@ mod tests {
                 && !elections.has_caught_up_since(1)
         );
         // Another server is elected, and observed before it has caught up.
-        elections.write(|state| state.latest = Some(election(2)));
+        elections.write(|state| state.observe(election(2)));
         assert!(!elections.is_current(&server(1)) && !elections.is_current(&server(2)));
         // A check that began before found the earlier primary.
         assert!(!elections.mark_caught_up(Some(election(1)), server(1), election(1)));
@@ -189,7 +200,7 @@ mod tests {
     fn a_reelected_server_must_catch_up_again() {
         let elections = Elections::default();
         assert!(elections.mark_caught_up(None, server(1), election(1)));
-        elections.write(|state| state.latest = Some(election(3)));
+        elections.write(|state| state.observe(election(3)));
         assert!(!elections.is_current(&server(1)));
     }
 
@@ -197,5 +208,14 @@ mod tests {
     fn a_server_without_replication_is_always_current() {
         let elections = Elections::default();
         assert!(elections.mark_not_replicated() && elections.is_current(&server(1)));
+    }
+
+    #[test]
+    fn a_server_that_was_restarted_as_a_replica_set_must_catch_up() {
+        let elections = Elections::default();
+        assert!(elections.mark_not_replicated());
+        elections.write(|state| state.observe(election(1)));
+        assert!(!elections.is_current(&server(1)) && !elections.has_caught_up_since(0));
+        assert!(elections.mark_caught_up(Some(election(1)), server(1), election(1)) && elections.is_current(&server(1)));
     }
 }

@@ -16,6 +16,11 @@ use super::{
 /// The prefixes of keys that clients write, each with the name of Valet's rule for it: a rule has one prefix.
 const RULES: [(&str, &str); 2] = [("valet-u", "u/"), ("valet-in", "in/")];
 
+/// The events by which clients create objects: a PUT, a form, and the completion of an upload in parts, which Uppy's clients make
+/// at the store.
+const CREATIONS: [Event; 3] =
+    [Event::S3ObjectCreatedPut, Event::S3ObjectCreatedPost, Event::S3ObjectCreatedCompleteMultipartUpload];
+
 /// Receivers of a notification about every object that clients write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NotificationReceivers {
@@ -44,7 +49,10 @@ impl NotificationReceivers {
             filter: rule.filter(),
         });
         let rules: Vec<_> = queues.chain(topics).chain(functions).collect();
-        let covers = |arn: &str| RULES.iter().all(|(_, prefix)| rules.iter().any(|rule| rule.arn == arn && rule.covers(prefix)));
+        // Several rules of a receiver may share the prefixes and the events.
+        let announces =
+            |arn: &str, event: &Event, prefix: &str| rules.iter().any(|rule| rule.arn == arn && rule.announces(event, prefix));
+        let covers = |arn: &str| RULES.iter().all(|(_, prefix)| CREATIONS.iter().all(|event| announces(arn, event, prefix)));
         let mut arns: Vec<_> = rules.iter().map(|rule| rule.arn.to_owned()).filter(|arn| covers(arn)).collect();
         arns.sort();
         arns.dedup();
@@ -60,8 +68,8 @@ struct Announcement<'a> {
 }
 
 impl Announcement<'_> {
-    /// Returns whether the rule announces every object that is created under this prefix.
-    fn covers(&self, prefix: &str) -> bool {
+    /// Returns whether the rule announces every object that is created under this prefix by this event.
+    fn announces(&self, event: &Event, prefix: &str) -> bool {
         // Some stores write the filter's names in lower case, which is an unknown name to the SDK.
         let rules = self.filter.and_then(NotificationConfigurationFilter::key).map(S3KeyFilter::filter_rules).unwrap_or_default();
         let admits_all = rules.iter().all(|rule| {
@@ -69,10 +77,7 @@ impl Announcement<'_> {
             let is_prefix = rule.name().is_some_and(|name| name.as_str().eq_ignore_ascii_case(FilterRuleName::Prefix.as_str()));
             if is_prefix { prefix.starts_with(value) } else { value.is_empty() }
         });
-        // Either all creations, or those by a PUT and those by a form.
-        let created = [Event::S3ObjectCreated, Event::S3ObjectCreatedPut, Event::S3ObjectCreatedPost];
-        let is_named = |event: &Event| self.events.contains(event);
-        admits_all && (is_named(&created[0]) || created[1..].iter().all(is_named))
+        admits_all && (self.events.contains(&Event::S3ObjectCreated) || self.events.contains(event))
     }
 }
 
@@ -157,12 +162,15 @@ mod tests {
     #[test]
     fn only_rules_for_all_keys_of_uploads_announce_them() {
         use Event::{
-            S3ObjectCreated as Created, S3ObjectCreatedPost as Post, S3ObjectCreatedPut as Put, S3ObjectRemoved as Removed,
+            S3ObjectCreated as Created, S3ObjectCreatedCompleteMultipartUpload as Complete, S3ObjectCreatedPost as Post,
+            S3ObjectCreatedPut as Put, S3ObjectRemoved as Removed,
         };
         for rules in [
             vec![queue(&[Created], &[])],
             vec![queue(&[Removed, Created], &[("prefix", ""), ("suffix", "")])],
-            vec![queue(&[Put, Post], &[])],
+            vec![queue(&[Put, Post, Complete], &[])],
+            vec![queue(&[Put], &[]), queue(&[Post, Complete, Removed], &[])],
+            vec![queue(&[Put, Post, Complete], &[("prefix", "u/")]), queue(&[Created], &[("prefix", "in/")])],
             vec![queue(&[Created], &[("prefix", "u/")]), queue(&[Created], &[("Prefix", "in/")])],
         ] {
             assert_eq!(announced(&rules), [QUEUE], "{rules:?}");
@@ -171,6 +179,9 @@ mod tests {
             vec![],
             vec![queue(&[Removed], &[])],
             vec![queue(&[Put], &[])],
+            vec![queue(&[Put, Post], &[])],
+            vec![queue(&[Post, Complete], &[])],
+            vec![queue(&[Put, Complete], &[]), queue(&[Post], &[("prefix", "in/")])],
             vec![queue(&[Created], &[("prefix", "u/")])],
             vec![queue(&[Created], &[("suffix", ".jpg")])],
             vec![queue(&[Created], &[("prefix", "u/0198")]), queue(&[Created], &[("prefix", "in/")])],
