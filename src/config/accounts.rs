@@ -77,8 +77,8 @@ impl Reader<'_> {
     }
 }
 
-/// Returns whether the text is an issuer by OpenID Connect Core section 2: a URL with host and maybe port and path, no query
-/// and no fragment.
+/// Returns whether the text is an issuer by OpenID Connect Core section 2: a trustworthy URL with a host and an optional port and
+/// path, without query and fragment.
 fn is_issuer(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| is_trustworthy_url(&url) && url.query().is_none() && url.fragment().is_none())
 }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_issuer_is_an_authentic_address() {
+    fn only_trustworthy_urls_without_a_query_are_issuers() {
         for good in [
             "https://accounts.example",
             "https://tenant.eu.auth0.com/",

@@ -24,7 +24,7 @@ impl Reader<'_> {
     /// Checks all combinations.
     pub(super) fn check_combinations(&mut self, config: &Config) {
         self.check_switched_off(config);
-        self.check_own_tokens(config);
+        self.check_token_lifetimes(config);
         self.check_database(config);
         self.check_aws_flags();
         self.check_lifetimes_and_sizes(config);
@@ -41,6 +41,7 @@ impl Reader<'_> {
         let hooks = config.store_events.hook.as_ref().map(|hook| hook.bind);
         for (name, address) in [("ADMIN_BIND", config.admin_bind), ("HOOKS_BIND", hooks)] {
             let Some(address) = address else { continue };
+            // Port 0 means any free port, which is never the other listener's.
             let is_same =
                 |other: SocketAddr| address.port() == other.port() && other.port() != 0 && conflict(address.ip(), other.ip());
             if let Some((other, _)) = others.iter().find(|(_, other)| is_same(*other)) {
@@ -67,14 +68,14 @@ impl Reader<'_> {
     }
 
     /// Checks that access tokens do not outlive their sessions.
-    fn check_own_tokens(&mut self, config: &Config) {
+    fn check_token_lifetimes(&mut self, config: &Config) {
         let tokens = &config.tokens;
         let outlives = config.accounts.local && tokens.access_ttl > tokens.refresh_ttl;
         self.no_effect_if(outlives, "ACCESS_TOKEN_TTL", "beyond REFRESH_TOKEN_TTL, when the session ends");
     }
 
-    /// Checks the database in the connection string. By the Connection String specification, credentials are looked up in this
-    /// database, unless `authSource` is set; here it has no other effect.
+    /// Checks the options and the database of the connection string. By the Connection String specification, credentials are
+    /// looked up in this database, unless `authSource` is set; here it has no other effect.
     fn check_database(&mut self, config: &Config) {
         let uri = self.text("MONGODB_URI").unwrap_or_default();
         let Some((_, rest)) = uri.split_once("://") else { return };

@@ -23,7 +23,7 @@ pub struct Rate {
     pub window: Duration,
 }
 
-/// The text is not a rate.
+/// Error for a text that is not a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidRate;
 
@@ -50,8 +50,8 @@ impl FromStr for Rate {
     }
 }
 
-/// `RATE_LIMIT` and the setting of each limit. A limit by address applies to an IPv4 address or an IPv6 /64; a /56
-/// has twice as much, a /48 and an IPv4 /24 four times.
+/// `RATE_LIMIT` and the setting of each limit. A limit by address applies to an IPv4 address or an IPv6 /64. The limit of a whole
+/// IPv6 /56 is twice as high, that of an IPv6 /48 or an IPv4 /24 four times as high.
 #[derive(Debug, Clone)]
 pub struct RateLimits {
     /// `RATE_LIMIT`: whether limits are enabled.
@@ -85,9 +85,9 @@ impl Default for RateLimits {
     /// that guess or flood.
     ///
     /// NIST SP 800-63B section 5.2.2 (in revision 4, 3.2.2) allows at most 100 consecutive wrong passwords on one account.
-    /// After 100 from networks without an earlier sign-in to the account, those share one attempt in 14 minutes; networks with
-    /// an earlier sign-in are not limited by it, which that section names as a way to keep attackers from locking the owner
-    /// out.
+    /// After 100 from networks without an earlier sign-in to the account, these networks together have one attempt in 14
+    /// minutes. Networks with an earlier sign-in are exempt, which that section names as a way to keep attackers from locking
+    /// the owner out.
     fn default() -> Self {
         Self {
             on: true,
@@ -121,7 +121,7 @@ pub struct LoadLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(IpNet);
 
-/// The text is not a network.
+/// Error for a text that is not a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidNetwork;
 

@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_provider_is_given_whole_or_not_at_all() {
+    fn an_identity_provider_needs_an_issuer_and_an_audience() {
         let required = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
         let read_with = |more: &[(&str, &str)]| read(&[&required, more].concat());
         let (issuer, audience) = (("OIDC_ISSUER", "https://id.example/"), ("OIDC_AUDIENCE", "web, ios"));

@@ -1,4 +1,4 @@
-//! Options of `MONGODB_URI`: rejects those that this program sets itself or that have no effect.
+//! Options of `MONGODB_URI`: rejects those that this program sets itself or that have no effect, and invalid pool sizes.
 
 use super::reader::Reader;
 

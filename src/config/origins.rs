@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_exact() {
+    fn origins_are_compared_exactly_and_loopback_may_have_any_port() {
         let origins = CorsOrigins { exact: vec!["capacitor://localhost".into(), "https://app.example".into()], loopback: false };
         assert!(origins.allows("capacitor://localhost") && origins.allows("https://app.example"));
         for foreign in

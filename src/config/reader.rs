@@ -244,7 +244,7 @@ impl<'a> Reader<'a> {
     pub(super) fn proxies(&mut self, name: &str) -> TrustedProxies {
         let listed = self.list(name);
         let known: Vec<Network> =
-            listed.iter().filter_map(|item| item.parse().ok()).filter(|one: &Network| !one.is_too_wide()).collect();
+            listed.iter().filter_map(|item| item.parse().ok()).filter(|network: &Network| !network.is_too_wide()).collect();
         if known.len() < listed.len() {
             self.report_invalid(name, TrustedProxies::FORMAT);
         }

@@ -8,12 +8,12 @@ use std::{
 use super::reader::Reader;
 use crate::signer::{BucketName, Endpoint, InvalidBucketName, InvalidEndpoint};
 
-/// Maximum bytes that are read of a certificate file; the system's own have a quarter of a mebibyte.
+/// Maximum bytes that are read of a certificate file; a system's own file has about 256 KiB.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
 /// Returns whether the name is valid by "Naming restrictions" in the MongoDB manual, on every platform; the last three names
 /// are reserved by the server.
-fn is_database(name: &str) -> bool {
+fn is_database_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && !name.bytes().any(|byte| b"/\\. \"$*<>:|?\0".contains(&byte))
         && !["admin", "local", "config"].contains(&name)
@@ -47,7 +47,7 @@ impl Reader<'_> {
     /// Reads the database's name.
     pub(super) fn database(&mut self, name: &str) -> String {
         let wanted = "a database's name: at most 63 bytes without / \\ . space \" $ * < > : | ?, and not admin, local or config";
-        self.read_valid(name, "valet".to_owned(), wanted, |text| is_database(text).then(|| text.to_owned()))
+        self.read_valid(name, "valet".to_owned(), wanted, |text| is_database_name(text).then(|| text.to_owned()))
     }
 
     /// Reads the endpoint of a store.

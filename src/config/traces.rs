@@ -28,8 +28,8 @@ const SAMPLERS: [&str; 6] =
     ["always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"];
 
 impl Reader<'_> {
-    /// Checks all settings of traces. The names of the service and of its attributes are left to the SDK, because other
-    /// programs have them too.
+    /// Checks all settings of traces, except `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, which often serve other
+    /// programs too.
     pub(super) fn check_traces(&mut self) {
         let one_of = |known: &'static [&'static str]| move |text: &str| known.contains(&text).then_some(());
         let is_url = |text: &str| Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());

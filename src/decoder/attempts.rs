@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Returns the attempt of a name.
+/// Returns the attempt with this name.
 ///
 /// # Panics
 /// The returned function panics if the name is "panic".

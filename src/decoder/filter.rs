@@ -54,18 +54,18 @@ fn denied_to_command() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> 
         libc::CLONE_NEWUSER,
         libc::CLONE_NEWUTS,
     ];
-    let one_of = namespaces.map(|flag| u64::from(flag.unsigned_abs()));
-    let rules: Result<_, _> = one_of.into_iter().map(|flag| rule(0, Length::Dword, Is::MaskedEq(flag), flag)).collect();
+    let namespace_flags = namespaces.map(|flag| u64::from(flag.unsigned_abs()));
+    let rules: Result<_, _> = namespace_flags.into_iter().map(|flag| rule(0, Length::Dword, Is::MaskedEq(flag), flag)).collect();
     calls.insert(libc::SYS_clone, rules?);
-    // An abort is a signal to the process itself.
+    // `abort()` sends a signal to the process itself.
     for call in [libc::SYS_kill, libc::SYS_tgkill] {
         calls.insert(call, vec![rule(0, Length::Dword, Is::Ne, u64::from(std::process::id()))?]);
     }
-    // The limits of other processes: 0 stands for the process itself.
+    // Limits of other processes are denied; 0 stands for the process itself.
     calls.insert(libc::SYS_prlimit64, vec![rule(0, Length::Dword, Is::Ne, 0)?]);
-    // Adding to the input of a terminal, as if a person had typed it.
+    // TIOCSTI adds bytes to the input of a terminal, as if a person had typed them.
     calls.insert(libc::SYS_ioctl, vec![rule(1, Length::Dword, Is::Eq, TIOCSTI)?]);
-    // The same calls by the numbers of another convention, where the kernel has it.
+    // The same calls by their numbers in the x32 ABI, which some kernels support.
     #[cfg(target_arch = "x86_64")]
     for (call, rules) in calls.clone() {
         calls.insert(call | X32, rules);
@@ -78,18 +78,18 @@ fn denied_to_command() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> 
 /// The request of `ioctl` that puts a byte into a terminal's input; the C libraries have it in different types.
 const TIOCSTI: u64 = 0x5412;
 
-/// The bit of system calls by the convention x32.
+/// Bit that marks the numbers of system calls of the x32 ABI.
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 
-/// Denied calls that have separate numbers by the convention x32: `ioctl`, `rt_sigqueueinfo`, `ptrace`, `kexec_load`,
+/// Denied calls that have separate numbers in the x32 ABI: `ioctl`, `rt_sigqueueinfo`, `ptrace`, `kexec_load`,
 /// `rt_tgsigqueueinfo`, `process_vm_readv` and `process_vm_writev`.
 #[cfg(target_arch = "x86_64")]
 const X32_ALONE: [i64; 7] = [514, 524, 521, 528, 536, 539, 540];
 
 /// System calls that are denied to a command with any arguments.
 const DENIED_TO_COMMAND: [i64; 54] = [
-    // Sockets, also by rings of calls.
+    // Sockets, also through io_uring.
     libc::SYS_socket,
     libc::SYS_socketpair,
     libc::SYS_io_uring_enter,
@@ -160,7 +160,7 @@ fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> = ALWAYS.iter().map(|call| (*call, Vec::new())).collect();
     calls.insert(libc::SYS_read, vec![rule(0, Length::Dword, Is::Eq, 0)?]);
     calls.insert(libc::SYS_write, vec![rule(0, Length::Dword, Is::Eq, 1)?, rule(0, Length::Dword, Is::Eq, 2)?]);
-    // No memory becomes executable, and none is a file's.
+    // Memory must not become executable, and mappings must not be of files.
     let is_data = SeccompCondition::new(2, Length::Dword, Is::MaskedEq(u64::from(libc::PROT_EXEC.unsigned_abs())), 0)?;
     let anonymous = u64::from(libc::MAP_ANONYMOUS.unsigned_abs());
     let is_anonymous = SeccompCondition::new(3, Length::Dword, Is::MaskedEq(anonymous), anonymous)?;
@@ -168,7 +168,7 @@ fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     calls.insert(libc::SYS_mmap, vec![SeccompRule::new(vec![is_data, is_anonymous])?]);
     // The allocator names its memory.
     calls.insert(libc::SYS_prctl, vec![rule(0, Length::Dword, Is::Eq, u64::from(libc::PR_SET_VMA.unsigned_abs()))?]);
-    // An abort is a signal to the process itself.
+    // `abort()` sends a signal to the process itself.
     calls.insert(libc::SYS_tgkill, vec![rule(0, Length::Dword, Is::Eq, u64::from(std::process::id()))?]);
     Ok(calls)
 }

@@ -1,5 +1,5 @@
-//! JPEG. Sequential images of more than [`FULL_PIXELS`] are decoded at a quarter of their size ([`quarter`]): no decoder at hand
-//! does that on one thread.
+//! JPEG. Sequential images of more than [`FULL_PIXELS`] are decoded at a quarter of their size by a decoder of our own ([`quarter`]),
+//! because no available library does that on one thread.
 
 mod huffman;
 mod quarter;
@@ -11,8 +11,8 @@ use self::quarter::Quarter;
 use super::pixels::{Decoded, Pixels, Profile, ProfileKind};
 use crate::model::decoding::Undecodable;
 
-/// Number of pixels, at most, of a sequential image that is decoded at its full size. A quarter of more is at least as long as the largest picture:
-/// 6403 pixels are the longer side of the smallest such square.
+/// Number of pixels, at most, of a sequential image that is decoded at its full size. A larger image has a side of more than 6400
+/// pixels, so that a quarter of it is still longer than the largest picture (1600 pixels).
 const FULL_PIXELS: u64 = 41_000_000;
 
 /// Number of pixels, at most, of a progressive image: all of its coefficients are in memory until the last scan.
@@ -21,7 +21,7 @@ const PROGRESSIVE_PIXELS: u64 = 50_000_000;
 /// Number of pixels, at most, of a sequential image; above `FULL_PIXELS` it is decoded at a quarter of its size.
 const SEQUENTIAL_PIXELS: u64 = 200_000_000;
 
-/// The frame's header, as far as it matters here.
+/// The fields of a frame's header (SOF segment) that choose the decoder.
 struct Frame {
     is_progressive: bool,
     width: u32,
@@ -42,7 +42,7 @@ pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
 }
 
 impl Frame {
-    /// Finds the frame's header: only kinds that the decoders read.
+    /// Finds the frame's header. Returns an error for kinds of frames that the decoders do not support.
     fn find(file: &[u8]) -> Result<Self, Undecodable> {
         let mut rest = file.get(2..).ok_or(Undecodable::Corrupt)?;
         loop {
@@ -54,28 +54,30 @@ impl Frame {
             let segment = || after.get(2..).and_then(|after| after.first_chunk()).ok_or(Undecodable::Corrupt);
             match marker {
                 0xC0..=0xC2 => {
-                    let &[precision, high, low, wide, narrow, components] = segment()?;
+                    let &[precision, height_high, height_low, width_high, width_low, components] = segment()?;
                     let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
                     if precision != 8 {
                         return Err(Undecodable::Unsupported);
                     }
                     return Ok(Self {
                         is_progressive: *marker == 0xC2,
-                        width: side(wide, narrow),
-                        height: side(high, low),
+                        width: side(width_high, width_low),
+                        height: side(height_high, height_low),
                         components,
                     });
                 }
                 // Lossless, hierarchical and arithmetic frames.
                 0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => return Err(Undecodable::Unsupported),
+                // The end of the image, or a scan, before any frame.
                 0xD9 | 0xDA => return Err(Undecodable::Corrupt),
+                // Markers without a segment.
                 0x01 | 0xD0..=0xD8 => rest = after,
                 _ => rest = after.get(length.max(2)..).ok_or(Undecodable::Corrupt)?,
             }
         }
     }
 
-    /// Returns the profile, if it is for what the file stores. Of CMYK, pixels are RGB already.
+    /// Returns the profile, unless the file stores CMYK: the decoders convert its pixels to RGB, which the profile is not for.
     fn profile(&self, icc: Option<Vec<u8>>) -> Option<Profile> {
         let kind = match self.components {
             1 => ProfileKind::Grey,
@@ -140,7 +142,7 @@ mod tests {
         std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)).unwrap()
     }
 
-    /// Returns the mean difference of a reduced picture from the whole one, whose pixels count as means of 4 by 4.
+    /// Returns the mean difference between the values of a reduced image and the means of 4 by 4 pixels of the whole one.
     fn mean_difference(reduced: &Pixels, whole: &Pixels) -> f64 {
         let (mut sum, mut count) = (0.0, 0.0);
         // Pixels that fill up the last blocks are not compared.
@@ -169,6 +171,7 @@ mod tests {
             assert_eq!((reduced.pixels.width, reduced.pixels.height), expected, "{name}");
             assert_eq!((reduced.width, reduced.height), (whole.width, whole.height), "{name}");
             let difference = mean_difference(&reduced.pixels, &whole.pixels);
+            // Of 255.
             assert!(difference < 3.0, "{name}: {difference}");
         }
     }

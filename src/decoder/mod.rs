@@ -75,7 +75,7 @@ fn file(request: DecodeRequest, input: impl Read) -> io::Result<Vec<u8>> {
 /// Decodes a file, and makes its pictures. The request alone chooses the decoder.
 ///
 /// # Errors
-/// [`Undecodable`] when there are no pictures of this file.
+/// [`Undecodable`] when no pictures can be made of this file.
 pub fn decode(request: &DecodeRequest, file: Vec<u8>) -> DecodeReply {
     // Some decoders panic at some broken files. The state that they leave behind is dropped with them.
     let decoded = panic::catch_unwind(AssertUnwindSafe(|| decode_file(request, file)));

@@ -45,7 +45,7 @@ pub enum ProfileKind {
     Grey,
 }
 
-/// Refuses images with more pixels than are decoded.
+/// Returns an error for an image without pixels, or with more than [`MAX_PIXELS`].
 pub fn check_pixels(width: u32, height: u32) -> Result<(), Undecodable> {
     match u64::from(width) * u64::from(height) {
         0 => Err(Undecodable::Corrupt),
@@ -98,14 +98,18 @@ pub struct Frame<'a> {
 pub struct RowReducer {
     factor: u32,
     width: u32,
+    /// Width of the reduced image.
     columns: u32,
+    /// For each column of the reduced image, the sums of the three colours of the rows that were taken since its last row.
     sums: Vec<u32>,
+    /// Number of rows in `sums`.
     rows: u32,
     pixels: Pixels,
 }
 
 impl RowReducer {
-    /// Longer side of the reduced image, at least, in pixels: twice that of the largest picture, so that its filter decides.
+    /// Longer side of the reduced image, at least, in pixels: twice that of the largest picture, whose own reduction has the better
+    /// filter.
     const LONGER_SIDE: u32 = 3200;
 
     /// Begins an image.
@@ -140,7 +144,7 @@ impl RowReducer {
     /// Takes a frame that covers a part of an animation's canvas. The rest is white.
     pub fn push_frame(&mut self, frame: &Frame<'_>) {
         let (stride, indent) = (frame.width as usize * frame.channels, frame.left as usize * frame.channels);
-        // Transparent, or white.
+        // With an alpha channel (two or four channels) transparent, else white.
         let blank = if frame.channels.is_multiple_of(2) { 0 } else { u8::MAX };
         let mut row = vec![blank; self.width as usize * frame.channels];
         for _ in 0..frame.top {
@@ -152,6 +156,7 @@ impl RowReducer {
         }
     }
 
+    /// Adds a row of the means of `sums` to the reduced image.
     fn end_rows(&mut self) {
         for (column, sums) in (0..self.columns).zip(self.sums.chunks_exact_mut(3)) {
             let count = self.factor.min(self.width - column * self.factor) * self.rows;

@@ -96,7 +96,7 @@ pub enum MongodError {
     /// The process runs but did not become ready.
     #[error("mongod was not ready after {} s: {reason} (log: {})", after.as_secs(), log.display())]
     NotReady {
-        /// Time that it was given.
+        /// Time that mongod had to become ready.
         after: Duration,
         /// Last error.
         reason: String,

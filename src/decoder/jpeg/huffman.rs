@@ -5,8 +5,8 @@ use crate::model::decoding::Undecodable;
 /// Longest code in bits.
 const LONGEST: u32 = 16;
 
-/// A table of codes: for each 16 bits that may come, the length of the code that they begin with (in the upper byte, 0 for none)
-/// and its value.
+/// A table of codes: for each value of the next 16 bits, the length of the code that they begin with (in the upper byte, 0 for
+/// none) and the code's value.
 #[derive(Debug)]
 pub(super) struct Codes(Vec<u16>);
 
@@ -36,6 +36,7 @@ pub(super) struct Bits<'a> {
     at: usize,
     /// Bits that were taken from `data`, the next one first.
     taken: u64,
+    /// Number of bits in `taken`, including padding.
     count: u32,
     /// Zeros that were added behind the last bit.
     padding: u32,

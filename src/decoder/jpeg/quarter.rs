@@ -25,14 +25,18 @@ struct Decoder {
     restart_interval: usize,
     /// The colour transform of Adobe's segment.
     adobe: Option<u8>,
+    /// Parts of the ICC profile, each with its number.
     profile: Vec<(u8, Vec<u8>)>,
     has_scan: bool,
 }
 
 struct Component {
     id: u8,
+    /// Horizontal sampling factor.
     across: usize,
+    /// Vertical sampling factor.
     down: usize,
+    /// Index of the quantization table.
     table: usize,
     /// Number of blocks in a row, of whole units.
     columns: usize,
@@ -40,7 +44,7 @@ struct Component {
     plane: Vec<u8>,
 }
 
-/// A component in a scan: its index, its tables, and its last mean.
+/// A component in a scan: its index, its Huffman tables, and the mean of its last block.
 struct Scanned {
     index: usize,
     dc: usize,
@@ -54,10 +58,12 @@ pub(super) fn decode(file: &[u8], frame: &Frame) -> Result<Quarter, Undecodable>
     let mut rest = file.get(2..).ok_or(Undecodable::Corrupt)?;
     while let Some(at) = rest.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF)) {
         let [marker, after @ ..] = &rest[at + 1..] else { break };
+        // A marker without a segment.
         if matches!(marker, 0x01 | 0xD0..=0xD8) {
             rest = after;
             continue;
         }
+        // The end of the image.
         if *marker == 0xD9 {
             break;
         }
@@ -65,6 +71,7 @@ pub(super) fn decode(file: &[u8], frame: &Frame) -> Result<Quarter, Undecodable>
         // A file that is cut off is shown as far as it goes.
         let Some((segment, after)) = after.split_at_checked(length) else { break };
         rest = after;
+        // The start of a scan.
         if *marker == 0xDA {
             rest = decoder.scan(frame, &segment[2..], after)?;
         } else {
@@ -110,8 +117,8 @@ impl Decoder {
         }
         let sampling = |bits: fn(u8) -> u8| components.iter().map(move |[_, sampling, _]| bits(*sampling));
         let (widest, highest) = (sampling(|byte| byte >> 4).max(), sampling(|byte| byte & 15).max());
-        let sound = sampling(|byte| byte >> 4).chain(sampling(|byte| byte & 15)).all(|factor| (1..=4).contains(&factor));
-        let (Some(widest), Some(highest), true) = (widest, highest, sound) else { return Err(Undecodable::Corrupt) };
+        let is_valid = sampling(|byte| byte >> 4).chain(sampling(|byte| byte & 15)).all(|factor| (1..=4).contains(&factor));
+        let (Some(widest), Some(highest), true) = (widest, highest, is_valid) else { return Err(Undecodable::Corrupt) };
         let units_across = (frame.width as usize).div_ceil(8 * usize::from(widest));
         let units_down = (frame.height as usize).div_ceil(8 * usize::from(highest));
         for [id, sampling, table] in components {
@@ -179,7 +186,7 @@ impl Decoder {
         Ok(bits.rest())
     }
 
-    /// Returns the number of units of a scan, across and down: a block where it has one component alone.
+    /// Returns the number of units of a scan, across and down. In a scan of one component, each block is a unit.
     fn units(&self, frame: &Frame, scanned: &[Scanned]) -> Result<(usize, usize), Undecodable> {
         let (widest, highest) = self.factors();
         let (width, height) = (frame.width as usize, frame.height as usize);
@@ -220,7 +227,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Puts the components together.
+    /// Combines the components into RGB pixels.
     fn pixels(&self, frame: &Frame) -> Result<Pixels, Undecodable> {
         let (width, height) = (frame.width.div_ceil(4), frame.height.div_ceil(4));
         let (widest, highest) = self.factors();
@@ -261,7 +268,9 @@ fn lowest(bits: &mut Bits<'_>, ac: &Codes, mean: i32) -> Result<[i32; 4], Undeco
         let code = bits.code(ac)?;
         let (zeros, size) = (usize::from(code >> 4), code & 15);
         match (zeros, size) {
+            // Sixteen zeros.
             (15, 0) => at += 16,
+            // The end of the block.
             (_, 0) => break,
             _ => {
                 at += zeros;
@@ -282,6 +291,7 @@ impl Component {
     fn put(&mut self, column: usize, row: usize, coefficients: [i32; 4], quantization: [i32; 4]) {
         let value = |at: usize| coefficients[at].saturating_mul(quantization[at]).clamp(-1 << 20, 1 << 20);
         let (mean, across, down, diagonal) = (value(0), value(1), value(2), value(3));
+        // Coefficients are eight times the values, which are centred on 0 instead of 128.
         let pixel = |sum: i32| u8::try_from((((sum + 4) >> 3) + 128).clamp(0, 255)).unwrap_or(0);
         let stride = 2 * self.columns;
         let start = row * 2 * stride + column * 2;

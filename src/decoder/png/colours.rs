@@ -1,5 +1,5 @@
-//! The colours that a PNG names, in the order of precedence of its specification (third edition, 13.13): numbers of a video standard (cICP), an
-//! ICC profile (iCCP), sRGB, a gamma with or without primaries (gAMA, cHRM).
+//! The colours that a PNG names, in the order of precedence of its specification (third edition, 13.13): numbers of a video
+//! standard (cICP), an ICC profile (iCCP), sRGB, a gamma with or without primaries (gAMA, cHRM).
 
 use moxcms::{
     Chromaticity, CicpColorPrimaries, CicpProfile, ColorPrimaries, ColorProfile, MatrixCoefficients, ToneReprCurve,
@@ -93,7 +93,8 @@ const WHITE: f64 = 203.0;
 /// Greatest luminance of such an image, as browsers assume it.
 const BRIGHTEST: f64 = 1000.0;
 
-/// Returns the curve of a high dynamic range, with a shoulder (Reinhard's) by which the brightest parts are white.
+/// Returns the curve by which an image of high dynamic range is reduced to the range of sRGB (Reinhard's operator, with
+/// [`BRIGHTEST`] as white); `None` for other images.
 fn dynamic_curve(transfer: TransferCharacteristics) -> Option<ToneReprCurve> {
     let luminance: fn(f64) -> f64 = match transfer {
         TransferCharacteristics::Smpte2084 => perceptual_quantizer,
@@ -104,7 +105,7 @@ fn dynamic_curve(transfer: TransferCharacteristics) -> Option<ToneReprCurve> {
     let value = |at: u16| {
         let relative = luminance(f64::from(at) / 4095.0) / WHITE;
         let mapped = relative * (1.0 + relative / (white * white)) / (1.0 + relative);
-        // From 0 to 1.
+        // The clamped value fits into 16 bits.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let stored = (mapped.clamp(0.0, 1.0) * 65535.0).round() as u16;
         stored

@@ -1,4 +1,5 @@
-//! Checks of a request's authentication that AWS makes and `s3s` omits, or reports with another code.
+//! Checks of a request's authentication that AWS makes and `s3s` omits, or reports with another code; parses the credentials and
+//! times of signatures, and recognizes forms, whose fields are signed.
 
 use super::authorization::{Authorization, wrong_day};
 use super::errors::ErrorAnswer;
