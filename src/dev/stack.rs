@@ -42,7 +42,7 @@ pub struct StackOptions {
     pub data_dir: PathBuf,
     /// Listen on all interfaces and sign for the machine's address in the local network.
     pub lan: bool,
-    /// Make the database the owner of the bucket, whatever either belonged to.
+    /// Make the database the owner of the bucket, even if one of them was paired with another.
     pub join: bool,
 }
 

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_of_any_size_have_the_right_shape() {
+    fn integers_of_any_size_are_read() {
         let size =
             |n: &str| read::<Sample>(format!(r#"{{"fileName":"a","size":{n}}}"#).as_bytes()).map(|sample| sample.size).ok();
         assert_eq!(

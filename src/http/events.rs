@@ -121,7 +121,7 @@ struct OpenStream {
 
 impl OpenStream {
     fn new(app: AppState, token: SecretString, events: Subscription, now: Instant) -> Self {
-        // A random byte.
+        // A random byte: streams that were opened together do not end together.
         let spread = uuid::Uuid::new_v4().as_bytes()[0];
         Self { app, token, events, schedule: Schedule::new(now, spread) }
     }
@@ -192,8 +192,8 @@ fn frame(notice: Notice) -> Bytes {
 
 /// Writes a comment, with the position from which the client can resume: a message without data sets the client's last id and
 /// causes no event.
-fn heartbeat(caught_up: Option<EventPosition>) -> Bytes {
-    match caught_up {
+fn heartbeat(received_position: Option<EventPosition>) -> Bytes {
+    match received_position {
         Some(position) => format!(":\nid: {position}\n\n").into(),
         None => Bytes::from_static(b":\n\n"),
     }

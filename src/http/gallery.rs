@@ -1,4 +1,4 @@
-//! `/api/images`: reading, captions, deleting.
+//! `/api/images`: pages of the gallery, its timeline, single images, download URLs, captions and deletion.
 
 use poem_openapi::{
     ApiResponse, Enum, Object, OpenApi,

@@ -62,7 +62,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
 ];
 
-/// Maximum number of calls to S3 for listing the parts of an upload: a response has a thousand of at most 10,000 parts.
+/// Maximum number of calls to S3 for listing the parts of an upload: S3 lists a thousand in a response, of at most 10,000 parts.
 pub(super) const LISTING_CALLS: u32 = 10;
 
 /// Handlers of multipart uploads.

@@ -69,11 +69,11 @@ pub fn parse_user_cursor(cursor: Option<&str>) -> Result<Option<UserId>, Problem
 /// Splits the images that were read, at most one more than the limit, into the page and the cursor of the next page.
 pub fn split_page(mut found: Vec<Image>, limit: u32, listing: Listing) -> (Vec<Image>, Option<String>) {
     let limit = limit as usize;
-    let more = found.len() > limit;
+    let has_more = found.len() > limit;
     found.truncate(limit);
     let cursor_after =
         |last: &Image| encode_cursor(Position { at: last.ready().map(|ready| ready.uploaded_at), id: last.id }, listing);
-    let cursor = found.last().filter(|_| more).map(cursor_after);
+    let cursor = found.last().filter(|_| has_more).map(cursor_after);
     (found, cursor)
 }
 

@@ -210,9 +210,9 @@ impl DeclaredDigests {
     /// # Errors
     ///
     /// `BadDigest` if a digest differs.
-    pub(super) fn verify(mut self, found: &Checksums, md5: &[u8], trailers: Option<&TrailingHeaders>) -> S3Result<()> {
-        if let Some(more) = trailers.and_then(|t| t.read(from_headers)) {
-            for (algorithm, value) in more {
+    pub(super) fn verify(mut self, computed: &Checksums, md5: &[u8], trailers: Option<&TrailingHeaders>) -> S3Result<()> {
+        if let Some(trailing) = trailers.and_then(|t| t.read(from_headers)) {
+            for (algorithm, value) in trailing {
                 check_form(algorithm, &value)?;
                 self.sums.insert(algorithm, value);
             }
@@ -222,7 +222,7 @@ impl DeclaredDigests {
             return Err(s3_error!(InvalidRequest, "The announced checksum trailer is missing."));
         }
         for (algorithm, value) in &self.sums {
-            if found.get(algorithm) != Some(value) {
+            if computed.get(algorithm) != Some(value) {
                 let name = algorithm.to_dto();
                 return Err(s3_error!(BadDigest, "The {} you specified did not match the calculated checksum.", name.as_str()));
             }

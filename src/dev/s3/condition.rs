@@ -47,8 +47,8 @@ pub(super) fn failed() -> S3Error {
     s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
 }
 
-/// Sets the condition of an `If-Match` or `If-None-Match` with several tags, which `s3s` does not parse, to the object's tag if it is
-/// among them.
+/// Sets the condition of an `If-Match` or `If-None-Match` with several tags, which `s3s` does not parse, to the object's tag if it
+/// is among them.
 pub(super) fn read_list(header: Option<&HeaderValue>, current: Option<&Meta>, condition: &mut Option<ETagCondition>) {
     let (Some(tags), Some(meta)) = (header.and_then(|tags| tags.to_str().ok()), current) else { return };
     let bare = |tag: &str| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();

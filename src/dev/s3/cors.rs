@@ -1,5 +1,5 @@
-//! CORS as on AWS: by the bucket's own rules or, if it has none, by the rule that `valet check --fix` sets for the origins of the
-//! options. It runs before `s3s`, which would require a signature on OPTIONS.
+//! CORS as on AWS: by the bucket's own rules or, if it has none, by the rule that `valet check --fix` sets for the origins in
+//! `LocalS3Options`. It runs before `s3s`, which would require a signature on OPTIONS.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ const MAX_ID_CHARS: usize = 255;
 /// Methods that rules may allow.
 const METHODS: [&str; 5] = ["GET", "PUT", "HEAD", "POST", "DELETE"];
 
-/// Message of AWS for a preflight that matches no rule.
+/// Message of AWS, with its misspelling, for a preflight that matches no rule.
 pub(super) const NO_RULE: &str = "CORSResponse: This CORS request is not allowed. This is usually because the evalution of Origin, \
     request method / Access-Control-Request-Method or Access-Control-Request-Headers are not whitelisted by the resource's CORS spec.";
 

@@ -210,14 +210,14 @@ fn decoded(text: &str) -> String {
 }
 
 /// Returns the first conditional header that the request has, for the body of a 412: clients send one of them.
-fn first_condition(request: &HeaderMap) -> Option<&'static str> {
+fn first_condition(headers: &HeaderMap) -> Option<&'static str> {
     let conditions: [(HeaderName, &str); 4] = [
         (IF_NONE_MATCH, "If-None-Match"),
         (IF_MATCH, "If-Match"),
         (IF_UNMODIFIED_SINCE, "If-Unmodified-Since"),
         (IF_MODIFIED_SINCE, "If-Modified-Since"),
     ];
-    conditions.into_iter().find(|(header, _)| request.contains_key(header)).map(|(_, name)| name)
+    conditions.into_iter().find(|(header, _)| headers.contains_key(header)).map(|(_, name)| name)
 }
 
 /// Escapes text for XML.

@@ -176,7 +176,7 @@ impl Gate {
                 self.call(Request::from_parts(parts, Body::http_body(body))).await
             }
         };
-        // Reading the body of a client that waits for `100 Continue` would send it.
+        // Reading the body makes hyper send `100 Continue`, so a body whose client still waits for that is not read.
         let is_being_sent = !expects_continue || rest.0.is_read.load(Ordering::Relaxed);
         if !response.status().is_success() && is_being_sent {
             rest.drain().await;

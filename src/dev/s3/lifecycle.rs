@@ -170,7 +170,7 @@ fn check_expiration(expiration: &LifecycleExpiration, scope: &Scope<'_>) -> S3Re
     }
 }
 
-/// Checks the abortion of incomplete multipart uploads.
+/// Checks the action that aborts incomplete multipart uploads.
 fn check_abort(abort: &AbortIncompleteMultipartUpload, scope: &Scope<'_>) -> S3Result<()> {
     const ACTION: &str = "AbortIncompleteMultipartUpload";
     check_positive(abort.days_after_initiation.ok_or_else(malformed)?, "DaysAfterInitiation", ACTION)?;

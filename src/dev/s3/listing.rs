@@ -67,8 +67,8 @@ fn page(index: &Index, prefix: &str, delimiter: Option<&str>, after: &After, max
             page.next = last;
             return page;
         }
-        if let Some((index, d)) = delimiter.and_then(|d| rest.find(d).map(|index| (index, d))) {
-            let common = key[..prefix.len() + index + d.len()].to_owned();
+        if let Some((offset, d)) = delimiter.and_then(|d| rest.find(d).map(|offset| (offset, d))) {
+            let common = key[..prefix.len() + offset + d.len()].to_owned();
             last = Some((PREFIX, common.clone()));
             skipped_prefix = Some(common.clone());
             page.prefixes.push(common);
@@ -88,7 +88,8 @@ fn max_keys(requested: Option<i32>) -> S3Result<i32> {
     }
 }
 
-/// Returns the owner of all buckets and objects: there is one pair of keys. AWS identifies an account by 64 hexadecimal digits.
+/// Returns the owner of all buckets and objects: there is one pair of keys. AWS identifies an account by 64 hexadecimal digits;
+/// here they are those of `valet`, repeated.
 pub(super) fn owner() -> Owner {
     Owner { display_name: Some("local".to_owned()), id: Some("76616c6574".repeat(7)[..64].to_owned()) }
 }
@@ -155,7 +156,7 @@ pub(super) fn percent_encode(name: &str) -> String {
 /// `ListObjectsV2`.
 pub(super) fn list_v2(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<ListObjectsV2Output> {
     let max = max_keys(input.max_keys)?;
-    let owners = input.fetch_owner.unwrap_or(false);
+    let shows_owner = input.fetch_owner.unwrap_or(false);
     let after = match (&input.continuation_token, &input.start_after) {
         (Some(token), _) => parse_token(token)?,
         (None, Some(key)) => After::Key(key.clone()),
@@ -170,7 +171,7 @@ pub(super) fn list_v2(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<Li
         max_keys: Some(max),
         is_truncated: Some(page.next.is_some()),
         next_continuation_token: page.next.as_ref().map(|(kind, name)| BASE64.encode(format!("{kind}{name}"))),
-        contents: Some(page.objects.iter().map(|m| names.object(m, owners.then(owner))).collect()),
+        contents: Some(page.objects.iter().map(|m| names.object(m, shows_owner.then(owner))).collect()),
         common_prefixes: names.prefixes(&page),
         prefix: Some(names.show(&prefix)),
         delimiter: names.delimiter(input.delimiter),

@@ -1,4 +1,4 @@
-//! Multipart uploads: the protocol's rules for parts and completion.
+//! The operations of multipart uploads, except `UploadPartCopy` (in `copy`), with the protocol's rules for parts and completion.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Serves bytes: HEAD and GET, whole, in ranges or by part.
+//! Serves objects (HEAD and GET: whole, in ranges or by part) and their attributes (`GetObjectAttributes`); checks version ids.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};

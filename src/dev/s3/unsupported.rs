@@ -5,7 +5,7 @@
 use hyper::header::HeaderMap;
 use s3s::{S3Error, S3ErrorCode, s3_error};
 
-/// Headers of requests that store objects, each with the values that describe the behaviour of this server.
+/// Headers of requests that store objects, each with the accepted values: those that describe the behaviour of this server.
 const HEADERS: [(&str, &[&str]); 19] = [
     ("x-amz-acl", &["private", "bucket-owner-full-control"]),
     ("x-amz-bucket-object-lock-enabled", &["false"]),
@@ -70,7 +70,7 @@ pub(super) fn check_field(name: &str, value: &str) -> Result<(), S3Error> {
 /// Checks one header.
 fn check_one(name: &str, value: &str) -> Result<(), S3Error> {
     match HEADERS.iter().find(|(header, _)| *header == name) {
-        Some((header, usual)) if !value.is_empty() && !usual.contains(&value) => {
+        Some((header, accepted)) if !value.is_empty() && !accepted.contains(&value) => {
             if *header == "x-amz-acl" || header.starts_with("x-amz-grant-") {
                 return Err(s3_error!(AccessControlListNotSupported, "The bucket does not allow ACLs"));
             }

@@ -111,8 +111,8 @@ impl Upload {
         Ok(numbers)
     }
 
-    /// Returns an error if the upload has been completed or aborted meanwhile. A caller that then changes the upload holds the bucket's
-    /// index lock.
+    /// Returns an error if the upload has been completed or aborted meanwhile. A caller that then changes the upload holds the
+    /// bucket's index lock.
     pub(super) fn check_alive(&self, bucket: &Bucket) -> S3Result<()> {
         if self.dir(bucket).exists() { Ok(()) } else { Err(no_such_upload()) }
     }

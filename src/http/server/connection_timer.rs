@@ -39,8 +39,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Minimum speed at which a client must read a pending response: less than the slowest mobile networks (EDGE) have.
 const MIN_READ_BYTES_PER_SECOND: u64 = 2048;
 
-/// Maximum bytes that are read on of a head that is too long, to find its origin: browsers read the refusal only with headers of
-/// CORS.
+/// Maximum bytes that are read on of a head that is too long, to find its origin: pages of other origins can read the rejection
+/// only if it has CORS headers.
 const MAX_EXCESS_HEAD_BYTES: usize = 1 << 20;
 /// Time for which a head that is too long is read on.
 const EXCESS_HEAD_DEADLINE: Duration = Duration::from_millis(500);

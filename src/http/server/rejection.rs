@@ -1,4 +1,5 @@
-//! Problem responses for connections whose request could not be parsed; written directly, outside the middleware.
+//! Problem responses for connections beyond the limit and for requests that could not be parsed; written directly, outside the
+//! middleware.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
