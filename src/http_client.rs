@@ -1,4 +1,5 @@
-//! The HTTP/1.1 client of all calls but those of the AWS SDK: TLS by rustls, no redirects, and responses of bounded length.
+//! The HTTP/1.1 client of OpenID Connect, `valet check` and the export of traces: TLS by rustls, no redirects, and responses of
+//! bounded length. The AWS SDK and the sender of webhooks have clients of their own.
 
 use std::{error::Error, io};
 

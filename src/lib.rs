@@ -1,5 +1,5 @@
-//! Valet hands out narrow, short-lived presigned URLs of a private S3 bucket: clients upload straight to it, confirm, and read
-//! their gallery through presigned URLs.
+//! Valet signs URLs of a private S3 bucket, each for one file and a short time: clients upload straight to the bucket, confirm, and
+//! read their gallery through presigned URLs.
 //!
 //! Imports point down: `main → server → http → domain → store → model`, with [`signer`] beside [`model`], both pure.
 //!
@@ -8,9 +8,9 @@
 //! - [`http`]: requests and responses. Does not use the crates of MongoDB and AWS. The gallery page it serves is `src/web`.
 //! - [`domain`]: the use cases; decisions, with time as a parameter. Uses neither poem nor a database crate.
 //! - [`store`]: documents and objects. Does not use poem.
-//! - [`http_client`]: the HTTP client of all calls but those of the AWS SDK, below [`telemetry`] and [`store`].
-//! - [`metrics`]: the process's metrics, which every module may record. [`signer`]: SigV4 presigning, pure. [`model`]: the
-//!   vocabulary, pure.
+//! - [`http_client`]: the HTTP client of OpenID Connect, `valet check` and the export of traces, below [`telemetry`] and [`store`].
+//! - [`metrics`]: the process's metrics, which every module may record. [`signer`]: SigV4 presigning, pure. [`model`]: ids, names,
+//!   images and states as types that hold only valid values, pure.
 //! - `decoder`: the code of the child process that decodes an image, without any rights (feature `worker`).
 //! - `dev`: the local stack, for development and tests (feature `dev`).
 

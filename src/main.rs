@@ -31,7 +31,7 @@ use valet::{
 
 use self::signals::stop_on_signal;
 
-/// Allocator. glibc's keeps, for each thread, the memory that password hashes and large responses once took; this one returns it.
+/// Allocator. glibc's keeps, for each thread, the memory that password hashes and large responses once took; mimalloc returns it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

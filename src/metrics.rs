@@ -120,12 +120,14 @@ pub const CHECK_OUTCOMES: [&str; 4] = ["confirmed", "rejected", "unfinished", "f
 /// Outcomes of a span: exported, rejected by the collector, or dropped because the queue was full.
 pub const SPAN_OUTCOMES: [&str; 3] = ["exported", "failed", "dropped"];
 
-/// Outcomes of an attempt to make the previews of an image: made; the image was deleted meanwhile; to be repeated because of the image,
-/// or because of an outage; or the failure that ended the work ([`crate::model::RenderingFailure`]).
+/// Outcomes of an attempt to make the previews of an image: made; the image was deleted meanwhile (`gone`); to be repeated because
+/// of the image (`retried`) or of an outage (`postponed`); or the failure that ended the work
+/// ([`crate::model::RenderingFailure`]).
 pub const PREVIEW_OUTCOMES: [&str; 10] =
     ["made", "gone", "retried", "postponed", "unsupported", "too_big", "corrupt", "crashed", "missing", "unreadable"];
 
-/// Outcomes of a sweep for one image or account.
+/// Outcomes of a sweep for one image or account. `purged` counts removals of an image's objects, `gone` tombstones that became purged
+/// images, and `holds` released reservations without an image.
 pub const SWEEP_OUTCOMES: [&str; 8] = ["confirmed", "rejected", "expired", "purged", "gone", "holds", "accounts", "failed"];
 
 /// Returns a family of counters, each at zero: a series that is absent until its first event hides that event from `rate`.

@@ -32,6 +32,7 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
     app.valet.prober.probe_at_start(time::OffsetDateTime::now_utc()).await;
     let endpoint = http::middleware::drain::close_when_stopping(http::router::endpoint(app.clone(), config), app.stopping());
     let admin_server = serve_admin(&app, config).await?;
+    // Cancelled after `STOP_DELAY`: closes the listeners and the event streams.
     let close = CancellationToken::new();
     let hooks = match &config.store_events.hook {
         Some(hook) => {

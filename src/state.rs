@@ -107,7 +107,7 @@ impl AppState {
         Ok(app)
     }
 
-    /// Makes the database the owner of the bucket, whatever either belonged to before.
+    /// Makes the database the owner of the bucket, even if one of them was paired with another before.
     ///
     /// # Errors
     /// [`ConnectError::Pair`]; safe to repeat.

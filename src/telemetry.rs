@@ -33,7 +33,7 @@ pub const AUDIT: &str = "audit";
 pub fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,poem=warn"));
     // The request's span stays on regardless of the filter: every line carries its request id.
-    let filter = filter.or(filter_fn(|about| about.is_span() && about.target() == AUDIT));
+    let filter = filter.or(filter_fn(|metadata| metadata.is_span() && metadata.target() == AUDIT));
     // A separate filter: within one filter, a directive for a module would outrank the library's. Names are prefixes.
     let libraries = ["aws_", "hyper", "h2", "rustls", "s3s", "mongodb", "opentelemetry"];
     let quiet = Targets::new().with_default(LevelFilter::TRACE).with_targets(libraries.map(|name| (name, LevelFilter::WARN)));
@@ -70,7 +70,7 @@ where
         // Only our own attributes: no source locations, threads or log lines.
         let layer = tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_threads(false);
         let layer = layer.with_tracked_inactivity(false).with_target(false).with_context_activation(false);
-        layer.with_filter(filter_fn(|about| about.is_span() && about.target() == spans::TARGET))
+        layer.with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == spans::TARGET))
     };
     Ok(otlp::tracer()?.map(layer))
 }

@@ -168,8 +168,8 @@ pub struct Sweep {
 /// When a server sweeps by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SweepSchedule {
-    /// When it starts, after each interval, and soon after an upload is expected that no client confirms, or after more uploads were
-    /// notified than can wait.
+    /// When it starts, after each interval, and soon after an upload is expected that no client confirms, or after more uploads
+    /// were notified than can wait.
     Prompt,
     /// After each interval only: for tests that run each sweep themselves.
     IntervalsOnly,

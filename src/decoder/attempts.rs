@@ -1,4 +1,5 @@
-//! Attempts to leave the sandbox, for its tests: calls that a decoder might make after a file has taken it over. Not in production builds.
+//! Attempts to leave the sandbox, for its tests: calls that a decoder might make after a file has taken it over. Not in
+//! production builds.
 
 use std::{
     fs::File,

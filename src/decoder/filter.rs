@@ -1,7 +1,8 @@
 //! The filters of system calls (seccomp). Decoding needs memory, its standard streams, and calls that end the process: at any
 //! other call the kernel kills it.
 //!
-//! A command of the operator ([`install_for_command`]) needs calls that are not known here; those that no decoder needs are refused.
+//! A command of the operator ([`install_for_command`]) needs calls that are not known here; those that no decoder needs are
+//! refused.
 
 use std::collections::BTreeMap;
 
@@ -28,8 +29,8 @@ pub fn install() -> Result<(), FilterError> {
     Ok(apply_filter(&BpfProgram::try_from(filter)?)?)
 }
 
-/// Installs the filter of an operator's command for good, for everything that it executes and starts too. Calls that leave the process
-/// fail with `EPERM`: sockets, other processes, namespaces and mounts, the kernel's own interfaces.
+/// Installs the filter of an operator's command for good, for everything that it executes and starts too. Calls that leave the
+/// process fail with `EPERM`: sockets, other processes, namespaces and mounts, the kernel's own interfaces.
 pub fn install_for_command() -> Result<(), FilterError> {
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     // The flags of clone3 are in memory, which no filter reads; without it, libraries call clone.

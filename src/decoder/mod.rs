@@ -43,8 +43,8 @@ const MAX_PIXELS: u64 = 100_000_000;
 /// [`sandbox::MEMORY_BYTES`].
 const MAX_DECODED_BYTES: u64 = 480 << 20;
 
-/// Enters the sandbox, then decodes the image on standard input. `attempt` runs once the request has been read: it does nothing, except
-/// in tests of the sandbox.
+/// Enters the sandbox, then decodes the image on standard input. `attempt` runs once the request has been read: it does nothing,
+/// except in tests of the sandbox.
 ///
 /// # Errors
 /// When standard input ends early or has another message, and when the result cannot be written.

@@ -15,8 +15,8 @@ use crate::{
 /// Qualities of JPEG, one after the other, until the picture is small enough.
 const QUALITIES: [u8; 6] = [80, 70, 60, 45, 30, 15];
 
-/// JPEG quality of drawings and text, whose edges have coloured fringes at the quality of photographs. From 90 on, the encoder keeps
-/// the colour of each pixel (no chroma subsampling).
+/// JPEG quality of drawings and text, whose edges have coloured fringes at the quality of photographs. From 90 on, the encoder
+/// keeps the colour of each pixel (no chroma subsampling).
 const GRAPHIC_QUALITY: u8 = 92;
 
 /// JPEG quality of a tiny picture, which costs few bytes at any quality.
@@ -25,8 +25,8 @@ const TINY_QUALITY: u8 = 97;
 /// Maximum number of pixels of a tiny picture.
 const TINY_PIXELS: u32 = 100_000;
 
-/// Maximum size in bytes of a picture in one of these two qualities, by its index in [`EDGES`]. One that is larger is encoded again,
-/// as a photograph.
+/// Maximum size in bytes of a picture in one of these two qualities, by its index in [`EDGES`]. One that is larger is encoded
+/// again, as a photograph.
 const MAX_GRAPHIC_BYTES: [usize; 2] = [48 << 10, 192 << 10];
 
 /// Longer side of the image that is hashed: the most that a ThumbHash is computed from.

@@ -93,7 +93,8 @@ pub struct Frame<'a> {
     pub width: u32,
 }
 
-/// Takes an image row by row, composites it on white and reduces it by a whole factor, so that it is never in memory at its full size.
+/// Takes an image row by row, composites it on white and reduces it by a whole factor, so that it is never in memory at its full
+/// size.
 #[derive(Debug)]
 pub struct RowReducer {
     factor: u32,

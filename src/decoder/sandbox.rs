@@ -1,8 +1,8 @@
 //! The sandbox of the decoding process: restrictions that it puts on itself before it reads a byte of the image. Also the weaker
 //! sandbox of `PREVIEW_HEIF_COMMAND`, the operator's decoder of HEIC and AVIF.
 //!
-//! 1. [`limit_and_restart`] closes inherited descriptors, sets limits of the kernel and executes the program again, so that the allocator
-//!    and the libraries start under these limits. Before the restart the process reserves no memory.
+//! 1. [`limit_and_restart`] closes inherited descriptors, sets limits of the kernel and executes the program again, so that the
+//!    allocator and the libraries start under these limits. Before the restart the process reserves no memory.
 //! 2. [`enter`] checks which restrictions are in force, then installs the filter of system calls. Its result has those in
 //!    force: not every kernel and operating system has all.
 
@@ -40,8 +40,8 @@ struct Limit {
 /// Folder that lists the descriptors of the process that reads it.
 const DESCRIPTORS: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
 
-/// Closes every descriptor but the standard streams: files and sockets of the worker that a library opened without close-on-exec. The
-/// process has opened none itself yet.
+/// Closes every descriptor but the standard streams: files and sockets of the worker that a library opened without close-on-exec.
+/// The process has opened none itself yet.
 #[cfg(unix)]
 fn close_inherited() {
     let numbers =
@@ -53,8 +53,8 @@ fn close_inherited() {
     }
 }
 
-/// Added to the niceness of a process that makes pictures: it gets a quarter of a processor that it shares with requests. A person waits
-/// for the requests, and a picture may come a moment later.
+/// Added to the niceness of a process that makes pictures: it gets a quarter of a processor that it shares with requests. A
+/// person waits for the requests, and a picture may come a moment later.
 #[cfg(unix)]
 const NICENESS: i32 = 5;
 
@@ -65,7 +65,8 @@ fn yield_to_requests() {
 }
 
 /// Closes inherited descriptors, sets the limits, and executes this program with `arguments` within them. Does not return if that
-/// succeeds; where the operating system has no limits, or refuses one, the process continues without that limit, and `enter` reports that.
+/// succeeds; where the operating system has no limits, or refuses one, the process continues without that limit, and `enter`
+/// reports that.
 pub fn limit_and_restart(arguments: &[String]) {
     #[cfg(unix)]
     {
@@ -99,7 +100,8 @@ const COMMAND_FILE_BYTES: u64 = 64 << 20;
 
 /// Executes `PREVIEW_HEIF_COMMAND` in a weaker sandbox, because the system calls that it needs are not known: limits, no
 /// descriptor but the standard streams, no new rights and, on Linux, no sockets, no other processes and no namespaces
-/// (`filter::install_for_command`). The command may read and write files and start threads and programs, which inherit this sandbox.
+/// (`filter::install_for_command`). The command may read and write files and start threads and programs, which inherit this
+/// sandbox.
 ///
 /// Writes the error to standard input, which is a pipe of the worker's, so that the worker does not count it as a failure of the
 /// image. The command itself has no input, so it cannot write there.
@@ -203,7 +205,8 @@ fn install_filter() -> bool {
     false
 }
 
-/// Makes the allocator and the standard library do the system calls that they do once: under the filter these would end the process.
+/// Makes the allocator and the standard library do the system calls that they do once: under the filter these would end the
+/// process.
 fn warm_up() {
     std::hint::black_box(vec![1_u8; 1 << 20]);
     #[cfg(target_arch = "x86_64")]

@@ -97,8 +97,8 @@ mod tests {
         assert_same(&thumb_hash(1, 1, &[200, 100, 50]), PIXEL);
     }
 
-    /// Asserts equal headers, and coefficients of four bits that differ by one at most: a gradient has coefficients of zero, halfway
-    /// between two values, which the last bit of a sum rounds up or down.
+    /// Asserts equal headers, and coefficients of four bits that differ by one at most: a gradient has coefficients of zero,
+    /// halfway between two values, which the last bit of a sum rounds up or down.
     fn assert_same(hash: &[u8], expected: &[u8]) {
         let coefficients = |hash: &[u8]| -> Vec<u8> { hash[HEADER..].iter().flat_map(|byte| [byte & 15, byte >> 4]).collect() };
         assert_eq!((hash.len(), &hash[..HEADER]), (expected.len(), &expected[..HEADER]));

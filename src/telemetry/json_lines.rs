@@ -45,15 +45,15 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn format_event(&self, context: &FmtContext<'_, S, Members>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let about = event.metadata();
+        let metadata = event.metadata();
         writer.write_str("{\"timestamp\":\"")?;
         SystemTime.format_time(&mut writer)?;
         writer.write_str("\",\"level\":\"")?;
-        writer.write_str(about.level().as_str())?;
+        writer.write_str(metadata.level().as_str())?;
         writer.write_char('"')?;
         Members.format_fields(writer.by_ref(), event)?;
         writer.write_str(",\"target\":")?;
-        write_text(&mut writer, about.target())?;
+        write_text(&mut writer, metadata.target())?;
         let span = event.parent().and_then(|id| context.span(id)).or_else(|| context.lookup_current());
         if let Some(span) = span {
             writer.write_str(",\"span\":{\"name\":")?;

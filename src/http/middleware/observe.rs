@@ -47,7 +47,7 @@ where
             let attributes = spans::RequestAttributes { method: known_method(&method), route, path: &path, id: &id };
             let traced = spans::ServerSpan::begin(caller_context(&request).as_ref(), &attributes);
             let (trace_id, span_id) = (traced.ids().trace(), traced.ids().span());
-            // With the audit log's target: a log filter that enables the audit log's lines enables their span, too.
+            // With the target `AUDIT`, whose spans no log filter disables: every line of the request has its id.
             let span = tracing::info_span!(target: AUDIT, "request", id, %trace_id, %span_id, %client, %method, path = &*path, user = tracing::field::Empty);
             // Boxed, because a future is copied whole each time that it moves, here into both spans.
             let respond = Box::pin(async {
