@@ -97,7 +97,7 @@ impl<L: From<&'static str> + Clone + Eq + Hash> Label for L {}
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 
-/// Buckets of durations in seconds, from that of a cached response to the longest a request may take.
+/// Buckets of durations in seconds, from that of a cached response to the deadline of most operations.
 const DURATION_BUCKETS_SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Buckets in seconds of delays that depend on another service or on a worker, up to five minutes.
