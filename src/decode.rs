@@ -4,7 +4,7 @@ use valet::decoder;
 
 #[derive(clap::Args)]
 pub struct DecodeArguments {
-    /// The limits are set: given by the process to itself.
+    /// Set by the process itself, after it has set its limits.
     #[arg(long)]
     limited: bool,
     /// Execute this command instead, within limits.

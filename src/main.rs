@@ -104,7 +104,7 @@ struct DevArguments {
     /// Listen on all interfaces and sign for this machine's address in the local network, so that a phone can upload.
     #[arg(long)]
     lan: bool,
-    /// Make the database the owner of the bucket, where one of the two was replaced: see `valet join`.
+    /// Make the database the owner of the bucket, even if one of them was paired with another: see `valet join`.
     #[arg(long)]
     join: bool,
 }
@@ -243,7 +243,8 @@ async fn dev(arguments: DevArguments) -> Result<(), Failure> {
 async fn serve() -> Result<(), Failure> {
     let config = settings()?;
     let stop = stop_on_signal()?;
-    let app = AppState::connect_pair(&config).await?;
+    let Some(app) = stop.run_until_cancelled(AppState::connect_pair(&config)).await else { return Ok(()) };
+    let app = app?;
     let listener =
         http::server::listen(config.bind).map_err(|error| format!("cannot listen on {} (BIND): {error}", config.bind))?;
     tracing::info!(address = %listener.local_addr()?, "listening");

@@ -21,11 +21,14 @@ pub struct TakenArguments {
 pub async fn run(arguments: TakenArguments, settings: fn() -> Result<Config, Problems>) -> Result<(), Failure> {
     let config = settings()?;
     let stop = stop_on_signal()?;
-    let valet = AppState::connect_pair(&config).await?.valet;
-    let done = tokio::select! {
-        done = valet.capture_backfill.run(arguments.rate) => done?,
-        () = stop.cancelled() => return Err("interrupted; the images that were read are recorded: run it again for the others".into()),
+    let backfill = async {
+        let valet = AppState::connect_pair(&config).await?.valet;
+        Ok::<_, Failure>(valet.capture_backfill.run(arguments.rate).await?)
     };
+    let done = stop
+        .run_until_cancelled(backfill)
+        .await
+        .ok_or("interrupted; the images that were read are recorded: run it again for the others")??;
     output::print_line(done)?;
     if done.failed == 0 { Ok(()) } else { Err("some images could not be read: run it again".into()) }
 }

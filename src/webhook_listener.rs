@@ -10,9 +10,12 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use valet::domain::webhooks::{
-    endpoints::Endpoints,
-    signature::{EndpointSecret, SignedContent},
+use valet::{
+    domain::webhooks::{
+        endpoints::Endpoints,
+        signature::{EndpointSecret, SignedContent},
+    },
+    model::WebhookEndpoint,
 };
 
 use crate::{Failure, output};
@@ -35,12 +38,25 @@ pub async fn listen(endpoints: &Endpoints, port: u16, stop: CancellationToken) -
         None => endpoints.add(&url, Vec::new(), OffsetDateTime::now_utc()).await?,
     };
     endpoints.enable(&endpoint.id).await?;
+    // Also after a failure: messages to an endpoint that nobody receives are attempted again and again.
+    let received = receive(&listener, endpoints, &endpoint, stop).await;
+    endpoints.disable(&endpoint.id).await?;
+    received
+}
+
+/// Prints the messages that the listener receives for this endpoint, until `stop`.
+async fn receive(
+    listener: &TcpListener,
+    endpoints: &Endpoints,
+    endpoint: &WebhookEndpoint,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
     let secret = endpoints.secret(&endpoint.id).await?;
     let secret = Arc::new(EndpointSecret::parse(secret.expose_secret()).ok_or("the secret of the endpoint cannot be read")?);
-    output::print_line(format_args!("endpoint {} receives at {url}; Ctrl-C turns it off", endpoint.id))?;
+    output::print_line(format_args!("endpoint {} receives at {}; Ctrl-C turns it off", endpoint.id, endpoint.url))?;
     loop {
         let stream = tokio::select! {
-            () = stop.cancelled() => break,
+            () = stop.cancelled() => return Ok(()),
             accepted = listener.accept() => accepted?.0,
         };
         let secret = secret.clone();
@@ -50,7 +66,6 @@ pub async fn listen(endpoints: &Endpoints, port: u16, stop: CancellationToken) -
         });
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
-    Ok(endpoints.disable(&endpoint.id).await?)
 }
 
 /// Prints a message if it is signed, and answers it.

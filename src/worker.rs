@@ -27,12 +27,14 @@ pub async fn run(arguments: WorkerArguments, settings: fn() -> Result<Config, Pr
     let worker = config.previews.worker().ok_or("set PREVIEWS to worker, here and for the servers")?;
     check_heif_command(worker)?;
     let stop = stop_on_signal()?;
-    let app = AppState::connect_pair(&config).await?;
     if arguments.once {
-        let renderer = app.valet.preview_worker.renderer()?;
-        let images = app.valet.preview_worker.render_all_due(&renderer).await?;
-        return Ok(output::print_line(format_args!("{images} images done"))?);
+        return stop
+            .run_until_cancelled(render_once(&config))
+            .await
+            .unwrap_or_else(|| Err("interrupted; run it again for the images that are still due".into()));
     }
+    let Some(app) = stop.run_until_cancelled(AppState::connect_pair(&config)).await else { return Ok(()) };
+    let app = app?;
     let backfill = async {
         if let Some(rate) = arguments.backfill {
             queue_earlier_images(&app, rate, &stop).await;
@@ -40,6 +42,14 @@ pub async fn run(arguments: WorkerArguments, settings: fn() -> Result<Config, Pr
     };
     let (worked, ()) = tokio::join!(server::work(app.clone(), &config, stop.clone()), backfill);
     Ok(worked?)
+}
+
+/// Makes the previews that are due.
+async fn render_once(config: &Config) -> Result<(), Failure> {
+    let valet = AppState::connect_pair(config).await?.valet;
+    let renderer = valet.preview_worker.renderer()?;
+    let images = valet.preview_worker.render_all_due(&renderer).await?;
+    Ok(output::print_line(format_args!("{images} images done"))?)
 }
 
 /// Checks that the command for HEIC and AVIF exists: without it, each of these images would fail for good.

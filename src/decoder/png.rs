@@ -18,7 +18,7 @@ pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
     let (width, height) = reader.info().size();
     check_pixels(width, height)?;
     let colour = reader.output_color_type().0;
-    let profile = colours::of(reader.info(), matches!(colour, ColorType::Grayscale | ColorType::GrayscaleAlpha));
+    let profile = colours::profile_of(reader.info(), matches!(colour, ColorType::Grayscale | ColorType::GrayscaleAlpha));
     // Browsers show the animation, whose frames do not include the default image.
     let has_other_frame = reader.info().animation_control.is_some() && reader.info().frame_control.is_none();
     let mut rows = RowReducer::new(width, height);

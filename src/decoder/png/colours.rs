@@ -10,7 +10,7 @@ use png::{CodingIndependentCodePoints, Info, ScaledFloat, SourceChromaticities};
 use super::super::pixels::{Profile, ProfileKind};
 
 /// Returns the colours of an image; `None` for sRGB.
-pub(super) fn of(info: &Info<'_>, is_grey: bool) -> Option<Profile> {
+pub(super) fn profile_of(info: &Info<'_>, is_grey: bool) -> Option<Profile> {
     // Numbers that name no standard are ignored.
     if let Some(video) = info.coding_independent_code_points.and_then(video_standard) {
         return of_video(video);

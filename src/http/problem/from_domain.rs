@@ -63,7 +63,7 @@ impl From<StoreError> for Problem {
                 Self::new(Code::Unavailable, detail).header(header::RETRY_AFTER, OPERATOR_RETRY_AFTER)
             }
             StoreError::ObjectRejected { .. } | StoreError::ObjectsUnsupported { .. } => {
-                tracing::warn!(%error, "object store rejected a request permanently");
+                tracing::warn!(%error, "object store rejected a request for good");
                 Self::new(
                     Code::NotSupportedByStore,
                     "The object store rejected the request and would reject it again. Upload the file with one PUT or as a multipart upload.",

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
 
 use super::{
@@ -52,6 +52,37 @@ async fn stop_does_not_wait_for_incomplete_requests() {
     assert!(status.success() && err.contains("stopped"), "{status} {err}");
     for mut stream in open {
         assert_eq!(stream.read(&mut [0; 64]).await.unwrap_or(0), 0);
+    }
+}
+
+#[tokio::test]
+async fn first_signal_ends_every_command_that_waits_for_its_database() {
+    let app = TestApp::start().await;
+    let commands: [&[&str]; 10] = [
+        &["serve"],
+        &["worker"],
+        &["worker", "--once"],
+        &["taken"],
+        &["check"],
+        &["sweep"],
+        &["recount"],
+        &["key", "list"],
+        &["webhook", "list"],
+        &["webhook", "listen"],
+    ];
+    for arguments in commands {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("mongodb://{}/?directConnection=true&serverSelectionTimeoutMS=60000", silent.local_addr().unwrap());
+        let settings = Settings::for_app(&app).with("MONGODB_URI", &uri).with("PREVIEWS", "worker");
+        let process = settings.with("WEBHOOK_SECRET", "a secret of the tests, for webhooks alone").run(arguments);
+        let connection = silent.accept().await.unwrap();
+        process.signal("-TERM");
+        let Ended { status, err, .. } = process.wait_for_end(Duration::from_secs(60)).await;
+        // A command that ignored the signal would fail when it gives up the database.
+        assert!(!err.contains("MONGODB_URI"), "{arguments:?}: {status} {err}");
+        let is_server = matches!(arguments, ["serve"] | ["worker"]);
+        assert!(status.success() == is_server, "{arguments:?}: {status} {err}");
+        drop(connection);
     }
 }
 
