@@ -53,7 +53,7 @@ impl HelloState {
     pub(super) fn read(hello: &Document) -> Self {
         // A member without a configuration has no `setName` but `isreplicaset` (specification of server discovery, "RSGhost").
         if !hello.contains_key("setName") {
-            let is_member = hello.get_bool("isreplicaset") == Ok(true);
+            let is_member = hello.get_bool("isreplicaset").unwrap_or(false);
             return if is_member { Self::NotPrimary } else { Self::NotReplicated };
         }
         let election = hello.get_object_id("electionId").ok();
