@@ -1,9 +1,9 @@
-//! Deletes accounts with all their data. One conditional update takes the account from its owner; the sweeper does the rest in
-//! repeatable steps, and removes the account's record last.
+//! Deletes accounts with all their data. One conditional update (the claim) closes the account; the sweeper deletes its data in
+//! repeatable steps, and the account's record last.
 //!
 //! Images become tombstones, which contain everything that removing their objects needs. The account's record stays until the
-//! sweeper has purged all of them. This file has the claim and the sweeper's rounds; `steps` has the steps of one account's
-//! deletion, `leftovers` removes objects without a record.
+//! sweeper has purged all of them. This file has the claim and the sweeper's rounds, in which each account that is due gets one
+//! pass; `steps` has the steps of a pass, `leftovers` removes objects without a record.
 
 mod leftovers;
 mod steps;
@@ -43,12 +43,12 @@ pub const MAX_TOKEN_AGE: Duration = Duration::from_secs(5 * 60);
 /// Attempts at claiming an account whose password changes meanwhile.
 const MAX_CLAIMS: u32 = 5;
 /// Maximum number of accounts per round.
-const ACCOUNTS_PER_STEP: i64 = 10;
-/// Lease of an account, longer than a step: some listings, a few updates, and the deletion of objects.
+const ACCOUNTS_PER_ROUND: i64 = 10;
+/// Lease of an account, longer than a pass: some listings, a few updates, and the deletion of objects.
 const LEASE: Duration = Duration::from_secs(120);
 /// Maximum number of accounts that are handled at the same time.
 const MAX_CONCURRENT: usize = 4;
-/// Delay after a record that cannot be read.
+/// Delay until an unreadable record is read again.
 const UNREADABLE_RETRY_DELAY: Duration = Duration::from_secs(60 * 60);
 /// Delay after a pass with a temporary failure, or one that waits for another server.
 const RETRY_DELAY: Duration = Duration::from_secs(60);
@@ -81,13 +81,13 @@ impl From<StoreError> for DeleteAccountError {
 pub(super) struct SweptDeletions {
     /// Accounts whose data is completely deleted.
     pub deleted: u32,
-    /// Accounts whose step failed.
+    /// Accounts whose pass failed.
     pub failed: u32,
     /// Whether more is due now.
     pub more: bool,
 }
 
-/// Deletes accounts: the claim by their owner, and the steps by the sweeper.
+/// Deletes accounts: claims them for their owner or the app's backend, and deletes claimed ones for the sweeper.
 #[derive(Debug)]
 pub struct AccountDeletion {
     pub(super) store: Arc<Store>,
@@ -103,8 +103,8 @@ pub struct AccountDeletion {
 }
 
 impl AccountDeletion {
-    /// Deletes the caller's account: for its owner at once, its data step by step. Requires the password of an account that has
-    /// one, otherwise a recent token of the identity provider.
+    /// Closes the caller's account at once; the sweeper deletes its data. Requires the password of an account that has one,
+    /// otherwise a recent token of the identity provider or a recent session that the app's backend created.
     ///
     /// # Errors
     /// [`DeleteAccountError`].
@@ -137,8 +137,8 @@ impl AccountDeletion {
         Ok(())
     }
 
-    /// Deletes an account for the app's backend: for its owner at once, its data step by step. Returns `false` if the account
-    /// does not exist.
+    /// Closes an account for the app's backend at once; the sweeper deletes its data. Returns `false` if the account does not
+    /// exist.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -168,17 +168,17 @@ impl AccountDeletion {
         self.sessions.clear_sessions(account.user.id).await;
     }
 
-    /// Takes a step of each deletion that is due, several concurrently. No deletion delays another.
+    /// Makes a pass over each account whose deletion is due, several concurrently. No deletion delays another.
     pub(super) async fn sweep_deletions(&self, now: OffsetDateTime) -> Result<SweptDeletions, StoreError> {
         let began = Instant::now();
-        let step = |due: DeletionDue| async move { self.sweep_deletion(due, now + began.elapsed()).await }.boxed();
-        let due = self.store.users.find_due_deletions(now, ACCOUNTS_PER_STEP).await?;
-        let steps: Vec<_> = stream::iter(due).map(step).buffer_unordered(MAX_CONCURRENT).collect().await;
+        let pass = |due: DeletionDue| async move { self.sweep_deletion(due, now + began.elapsed()).await }.boxed();
+        let due = self.store.users.find_due_deletions(now, ACCOUNTS_PER_ROUND).await?;
+        let passes: Vec<_> = stream::iter(due).map(pass).buffer_unordered(MAX_CONCURRENT).collect().await;
         // Failed deletions are postponed. More may be due if the query returned as many as it may.
-        let is_full = i64::try_from(steps.len()).is_ok_and(|length| length == ACCOUNTS_PER_STEP);
+        let is_full = i64::try_from(passes.len()).is_ok_and(|length| length == ACCOUNTS_PER_ROUND);
         let mut swept = SweptDeletions { more: is_full, ..SweptDeletions::default() };
-        for step in steps {
-            match step {
+        for outcome in passes {
+            match outcome {
                 Ok(Step::Done) => swept.deleted += 1,
                 Ok(Step::More) => swept.more = true,
                 Ok(Step::Wait(_)) => {}
@@ -188,12 +188,12 @@ impl AccountDeletion {
         Ok(swept)
     }
 
-    /// Takes a step of one deletion, under a lease that begins at `now`.
+    /// Makes a pass over one account, under a lease that begins at `now`.
     async fn sweep_deletion(&self, due: DeletionDue, now: OffsetDateTime) -> Result<Step, StoreError> {
         let deletion = match due {
             DeletionDue::Readable(deletion) => deletion,
             DeletionDue::Unreadable { id, due } => {
-                // Reported as stuck at once: the record stays unreadable, unless only its time was.
+                // Reported as stuck at once: the record stays unreadable, unless only its `due` was, which is overwritten.
                 let to = Postponement { due: now + UNREADABLE_RETRY_DELAY, failures: FAILURES_UNTIL_STUCK };
                 self.store.users.postpone_unreadable(&id, &due, to).await?;
                 let error = StoreError::Corrupt { collection: "users", id: id.to_string(), field: "_id or due" };

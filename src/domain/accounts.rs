@@ -261,6 +261,7 @@ impl Accounts {
     pub async fn set_password(&self, email: &str, new: &str, now: OffsetDateTime) -> Result<(), SetPasswordError> {
         let email = Email::parse(email)?;
         let account = self.store.users.find_by_email(&email).await?.ok_or(SetPasswordError::NoAccount)?;
+        // The operator's command has no client whose share of the pool it could take.
         let holder = RequestOrigin { site: NetworkPrefix::site(Ipv4Addr::LOCALHOST.into()), user: Some(account.user.id) };
         let permit = self.passwords.acquire(holder)?;
         let hash = self.hash_new_password::<SetPasswordError>(new, &email, holder, &permit).await?;

@@ -48,8 +48,8 @@ pub(super) fn needs_polling(image: &Image) -> bool {
     image.upload.is_size_bound() && image.key.is_incoming()
 }
 
-/// Returns the delay before the next poll for an upload of this age: a quarter of it, so that an upload that never arrives costs
-/// a few dozen polls.
+/// Returns the delay before the next poll for an upload of this age: a quarter of the age, so that an upload that never arrives
+/// costs a few dozen polls.
 pub(super) fn poll_delay(age: time::Duration) -> Duration {
     Duration::try_from(age / 4).unwrap_or(FIRST_POLL_DELAY).clamp(FIRST_POLL_DELAY, MAX_POLL_DELAY)
 }

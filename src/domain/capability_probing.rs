@@ -52,16 +52,16 @@ impl CapabilityProber {
                 doctor::probe_capabilities(&self.objects, signed_at, deadline).await
             }
         };
-        let found = without_failpoints(probe).await;
+        let probed = without_failpoints(probe).await;
         let previous = self.capabilities.latest();
-        match found {
-            Ok(store) => {
-                self.objects.seal_puts(store.unsigned_headers.put_sealing);
-                if previous.is_none_or(|previous| previous.unsigned_headers != store.unsigned_headers) {
-                    store.unsigned_headers.warn(setting);
+        match probed {
+            Ok(found) => {
+                self.objects.seal_puts(found.unsigned_headers.put_sealing);
+                if previous.is_none_or(|previous| previous.unsigned_headers != found.unsigned_headers) {
+                    found.unsigned_headers.warn(setting);
                 }
-                let StoreCapabilities { writes_once, verifies_checksums, .. } = store;
-                self.capabilities.set(store, now);
+                let StoreCapabilities { writes_once, verifies_checksums, .. } = found;
+                self.capabilities.set(found, now);
                 let copies_uploads = self.capabilities.copies_uploads();
                 tracing::info!(writes_once, verifies_checksums, copies_uploads, "probed S3 capabilities");
             }

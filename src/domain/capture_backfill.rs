@@ -15,7 +15,7 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Users per page of their list.
+/// Maximum number of users that one query returns.
 const USERS_PER_PAGE: u32 = 1000;
 /// Records of one owner that are examined in one turn.
 const RECORDS_PER_TURN: u32 = 100;
@@ -98,8 +98,7 @@ impl CaptureBackfill {
         }
     }
 
-    /// Reads these images and records the results. Returns an error if every image failed, and not for a cause of its own: then the
-    /// database or the store fails.
+    /// Reads these images and records the results. Returns an error if every image failed because the database or the store fails.
     async fn read_all(&self, images: &[Image], total: &mut CapturesRead) -> Result<(), StoreError> {
         let now = self.store.now().await.inspect_err(|_| total.failed += images.len() as u64)?;
         let captures = stream::iter(images).map(|image| async move { (image, self.read_one(image, now).await) });

@@ -190,7 +190,7 @@ impl Confirmation {
 struct Resolved {
     /// Reasons for which images stay pending.
     unresolved: HashMap<ImageId, ConfirmError>,
-    /// Ready images whose reservations are settled, or still in the image that is returned.
+    /// Images that became ready, and whose reservations are settled or still on the returned `image`.
     settled: Vec<ImageId>,
     /// An image that was accepted or rejected, as it is then.
     image: Option<Image>,

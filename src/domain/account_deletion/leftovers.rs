@@ -1,4 +1,4 @@
-//! Removes what no record names of a deleted account: objects, versions and open multipart uploads.
+//! Removes objects, versions and open multipart uploads of a deleted account that no record names.
 
 use std::{
     sync::Arc,
@@ -32,7 +32,7 @@ pub(super) struct Leftovers {
     pub retained: u64,
     /// Size of the largest object that was found, in bytes.
     pub largest: u64,
-    /// First temporary failure to remove an object or upload, else the first permanent one. The others were removed.
+    /// First temporary failure to remove an object or upload, else the first permanent one.
     failed: Option<StoreError>,
     /// Whether the deadline passed before the last page.
     is_cut: bool,

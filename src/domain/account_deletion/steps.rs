@@ -1,4 +1,4 @@
-//! The steps of deleting one account. Each step is taken even if earlier ones failed.
+//! The steps of one pass over a deleted account. A step is taken even if an earlier one failed.
 
 use time::{Duration, OffsetDateTime};
 
@@ -14,7 +14,7 @@ const IMAGES_PER_PASS: u32 = 100;
 /// Maximum delay between two passes over an account whose tombstones wait.
 const MAX_WAIT: Duration = Duration::days(1);
 
-/// When a deletion continues.
+/// When a deletion continues after a step or a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// At once: a step made progress, and there may be more.
@@ -65,7 +65,7 @@ impl PassResult {
 }
 
 impl AccountDeletion {
-    /// Runs every step of a deletion that is possible now, also after another one has failed.
+    /// Makes one pass: takes every step that is possible now, even after another one has failed.
     pub(super) async fn step_deletion(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let mut pass = PassResult::default();
@@ -84,13 +84,13 @@ impl AccountDeletion {
             Err(_) => (false, true),
         };
         pass.record(user, remaining.map(|remaining| wait_for(&remaining, now)));
-        // Otherwise the sweeper is still removing the objects of tombstones.
+        // Leftovers wait until the sweeper has removed the objects of all tombstones, unless a removal fails.
         if is_empty || has_failures {
             pass.record(user, self.remove_leftovers(deletion, now).await);
         }
         if pass.failed.is_none() && pass.until.is_none() && !pass.has_more {
             self.store.users.discard_entries(user).await?;
-            // Until then, the record prevents tokens of the provider from creating the account again.
+            // Until `memory_ends`, the record prevents tokens of the provider from creating the account again.
             let memory_ends = deletion.at + DELETION_MEMORY;
             if deletion.has_provider_identity && now < memory_ends {
                 return Ok(Step::Wait(memory_ends));
@@ -168,7 +168,7 @@ impl AccountDeletion {
             Err(error) => return Err(error),
         };
         let is_left = |record: &&RemainingImage| record.id.is_none_or(|id| !deleted.contains(&id));
-        // Their objects are removed when the sweeper handles the tombstones.
+        // Records that `delete_all()` did not delete, such as unreadable ones. The sweeper removes their objects.
         let left: Vec<_> = found.iter().filter(is_left).cloned().collect();
         let tombstoned = self.store.images.tombstone_owned(user, &left, now).await?;
         match failed {

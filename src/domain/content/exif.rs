@@ -1,4 +1,5 @@
-//! EXIF orientation from a TIFF block: the only tag that changes the displayed size. `capture` reads the other tags.
+//! Finds the TIFF block of a JPEG's Exif segment, and reads the orientation from such a block: the only tag that changes the
+//! displayed size. `capture` reads the other tags.
 
 use crate::model::Orientation;
 
@@ -13,18 +14,18 @@ pub(super) fn block(segment: &[u8]) -> Option<&[u8]> {
 /// Like browsers, it reads only the first directory, and only a whole entry of one SHORT. A broken block has no orientation; the
 /// image is accepted.
 pub(super) fn orientation(tiff: &[u8]) -> Option<Orientation> {
-    let big = match tiff.get(..4)? {
+    let is_big_endian = match tiff.get(..4)? {
         b"MM\0*" => true,
         b"II*\0" => false,
         _ => return None,
     };
     let u16_at = |at: usize| -> Option<u16> {
         let bytes = tiff.get(at..)?.first_chunk()?;
-        Some(if big { u16::from_be_bytes(*bytes) } else { u16::from_le_bytes(*bytes) })
+        Some(if is_big_endian { u16::from_be_bytes(*bytes) } else { u16::from_le_bytes(*bytes) })
     };
     let u32_at = |at: usize| -> Option<u32> {
         let bytes = tiff.get(at..)?.first_chunk()?;
-        Some(if big { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) })
+        Some(if is_big_endian { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) })
     };
 
     const ORIENTATION: u16 = 0x0112;

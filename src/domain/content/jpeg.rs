@@ -117,7 +117,7 @@ impl Frame {
         if header.rest().len() != 3 * count {
             return Err(ContentError::Malformed.into());
         }
-        // Grey, three colours, or CMYK; browsers and their peers know no other number.
+        // Grey, three colours, or CMYK; browsers and other decoders accept no other number.
         if !matches!(count, 1 | 3 | 4) {
             return Err(ContentError::Undecodable.into());
         }

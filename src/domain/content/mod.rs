@@ -157,7 +157,7 @@ impl ContentInspector {
         self.fetched += length;
         self.file.rewind();
         let (format, size) = match self.advance() {
-            Ok(proved) => proved,
+            Ok(found) => found,
             Err(Stop::Rejected(error)) => return Some(Err(error)),
             Err(Stop::NeedMore { end }) => match self.next_range(end) {
                 Some(wanted) => {

@@ -120,7 +120,7 @@ fn ordinary_files_take_one_range() {
         let expected = if name == "deep.jpg" { 2 } else { 1 };
         assert_eq!(inspected(&bytes, MAX_PIXELS, ReadBudget::DEFAULT).ranges, expected, "{name}");
     }
-    // A photograph's pixels, and those of a phone that writes its index behind them.
+    // A photograph of 3 MiB, and one of a phone that writes the index behind the pixels.
     let pixels = vec![7; 3 << 20];
     let photograph = [build::jpeg(&[&build::exif(&build::orientation(build::TURNED))]), pixels].concat();
     let Inspected { ranges, bytes, .. } = inspected(&photograph, MAX_PIXELS, ReadBudget::DEFAULT);

@@ -16,7 +16,7 @@ const CANVAS_BYTES: u32 = 10;
 const ANIMATION_BYTES: u32 = 6;
 const FRAME_BYTES: u32 = 16;
 
-/// Largest length in a RIFF header: the container with its header and a padding byte has at most 2^32 bytes.
+/// Largest length in a RIFF header: the container with its header and a padding byte has at most 2^32 - 1 bytes.
 const MAX_RIFF_LENGTH: u32 = u32::MAX - 9;
 
 /// State read from the chunks so far. Where the standard and libwebp differ, libwebp counts: every browser reads with it.

@@ -71,8 +71,8 @@ impl Rest<'_> {
         (count > 0).then(|| (0..3).fold(0, milli))
     }
 
-    /// Takes the offset at the end of the text. Returns `Some(None)` for a text without an offset, or with one that means an unknown
-    /// offset.
+    /// Takes the offset at the end of the text. Returns `Some(None)` for a text without an offset, or with one that means that the
+    /// offset is unknown.
     fn offset(&mut self) -> Option<Option<UtcOffset>> {
         let text = std::str::from_utf8(self.0).ok()?.trim();
         match text.as_bytes() {

@@ -28,7 +28,8 @@ struct BoxHeader {
 }
 
 impl BoxHeader {
-    /// Reads a header (ISO/IEC 14496-12, 4.2). A box to the end of the file has the length of these bytes.
+    /// Reads a header (ISO/IEC 14496-12, 4.2). A box of length zero ends with the file, and gets the length of
+    /// `bytes`.
     fn read(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes;
         let (short, kind) = (number(&mut rest, 4)?, *rest.first_chunk()?);
@@ -93,6 +94,7 @@ enum MetadataKind {
 
 /// Returns the metadata items of `iinf` (14496-12, 8.11.6).
 fn metadata_items(iinf: &[u8]) -> Option<Vec<(u32, MetadataKind)>> {
+    // Version and flags (4), then the number of entries (2 or 4).
     let entries = iinf.get(if *iinf.first()? == 0 { 6 } else { 8 }..)?;
     let item = |(_, mut entry): ([u8; 4], &[u8])| {
         let version = number(&mut entry, 4)? >> 24;

@@ -36,7 +36,8 @@ struct Range<'a> {
 }
 
 impl<'a> FetchedRanges<'a> {
-    /// Keeps a range that begins at `offset`, behind the earlier ones. Ignores it if the ranges would have too many bytes.
+    /// Keeps a range that begins at `offset`, and joins it to the last one if it follows that. Ignores it if the ranges would have
+    /// too many bytes.
     pub fn keep(&mut self, offset: u64, bytes: impl Into<Cow<'a, [u8]>>) {
         let bytes = bytes.into();
         if self.kept_bytes + bytes.len() > MAX_KEPT_BYTES {

@@ -187,9 +187,9 @@ fn dates_are_also_found_in_the_main_directory() {
 
 #[test]
 fn positions_are_read_and_zeros_are_ignored() {
-    let position = |latitude: [[u32; 2]; 3], south: &str, longitude: [[u32; 2]; 3], west: &str| {
+    let position = |latitude: [[u32; 2]; 3], latitude_ref: &str, longitude: [[u32; 2]; 3], longitude_ref: &str| {
         // The tags of latitude and longitude, each after the tag of its direction.
-        let gps = [(1, Text(south)), (2, Rationals(&latitude)), (3, Text(west)), (4, Rationals(&longitude))];
+        let gps = [(1, Text(latitude_ref)), (2, Rationals(&latitude)), (3, Text(longitude_ref)), (4, Rationals(&longitude))];
         let location = Exif::read(&tiff(&[(GPS_DIRECTORY, Directory(&gps))])).unwrap().location?;
         Some((location.latitude(), location.longitude()))
     };
@@ -329,12 +329,12 @@ fn ranges_that_follow_each_other_are_one() {
         fetched.keep(cut as u64, second);
         assert!(read_capture(Format::Jpeg, &fetched).taken_at.is_some(), "{cut}");
     }
-    // An index behind the pixels, whose Exif item lies before them.
+    // A file in two ranges, the second from `meta` on.
     let file = heif(ItemBox::Mdat, b"Exif\0", &[&[0; 4], &photograph()[..]].concat());
     let meta = file.windows(4).position(|window| window == b"meta").unwrap() - 4;
     let mut fetched = FetchedRanges::default();
     fetched.keep(0, &file[..meta]);
-    // A range that does not follow, and has nothing.
+    // An empty range elsewhere, so that the second range is not joined to the first.
     fetched.keep(meta as u64 + 1000, &file[..0]);
     assert_eq!(read_capture(Format::Heif, &fetched), Capture::default());
     fetched.keep(meta as u64, &file[meta..]);
@@ -362,9 +362,9 @@ proptest! {
     }
 
     #[test]
-    fn no_flipped_bits_panic(which in 0..4_usize, flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..8)) {
+    fn no_flipped_bits_panic(sample in 0..4_usize, flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..8)) {
         let item = [&[0, 0, 0, 0][..], &photograph()].concat();
-        let (format, mut file) = match which {
+        let (format, mut file) = match sample {
             0 => (Format::Jpeg, build::jpeg(&[&build::exif(&photograph())])),
             1 => (Format::Png, build::png(&[&build::chunk(b"eXIf", &photograph())])),
             2 => (Format::Heif, heif(ItemBox::Mdat, b"Exif\0", &item)),

@@ -1,4 +1,4 @@
-//! Fields of any number of bits.
+//! Reads fields that are not whole bytes.
 
 use super::super::file::{Part, Stop};
 

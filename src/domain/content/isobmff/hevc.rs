@@ -7,11 +7,11 @@ use super::{ContentError, Size, bits::Bits};
 /// Bytes of the configuration before its arrays of parameter sets.
 const HEAD_BYTES: usize = 22;
 
-/// Type of a unit that is a sequence parameter set.
+/// Type of a NAL unit that is a sequence parameter set.
 const SEQUENCE_PARAMETER_SET: u8 = 33;
 
-/// Returns the size of the decoded picture, by the first sequence parameter set of the configuration. `None` if the set is missing or
-/// cannot be read.
+/// Returns the size of the decoded picture, by the first sequence parameter set of the configuration. `None` if the set is missing
+/// or cannot be read.
 pub(super) fn picture_size(configuration: &[u8]) -> Option<Size> {
     first_parameter_set(Part(configuration)).ok().flatten().and_then(|unit| read_size(&unit).ok())
 }
@@ -32,7 +32,7 @@ fn first_parameter_set(mut configuration: Part<'_>) -> Result<Option<Vec<u8>>, S
     Ok(None)
 }
 
-/// Removes each 3 behind two zeros.
+/// Removes the bytes of emulation prevention: each 3 behind two zeros.
 fn without_emulation_prevention(unit: &[u8]) -> Vec<u8> {
     let mut zeros = 0;
     let is_content = |byte: &&u8| {
@@ -96,7 +96,7 @@ fn skip_profile(bits: &mut Bits<'_>, sub_layers: u32) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Reads an integer of variable length (9.2): a number of zeros, then a one and so many bits.
+/// Reads an integer of variable length (9.2): some zeros, a one, and as many further bits as there are zeros.
 fn golomb(bits: &mut Bits<'_>) -> Result<u32, Stop> {
     let mut zeros = 0;
     while !bits.flag()? {
@@ -114,9 +114,10 @@ mod tests {
     use super::super::super::tests::build::bits;
     use super::{HEAD_BYTES, picture_size};
 
-    /// Returns the size by a configuration with this sequence parameter set behind another unit.
+    /// Returns the size that is read from a configuration with this sequence parameter set behind another unit.
     fn size(unit: &[u8]) -> Option<(u32, u32)> {
         let length = u16::try_from(unit.len()).unwrap().to_be_bytes();
+        // Two arrays: one has a video parameter set of two bytes, the other the sequence parameter set.
         let head = [&[0; HEAD_BYTES][..], &[2, 0xA0, 0, 1, 0, 2, 0x40, 1, 0xA1, 0, 1]].concat();
         picture_size(&[&head, &length[..], unit].concat()).map(|size| (size.width, size.height))
     }
@@ -162,7 +163,7 @@ mod tests {
             None,
             "a window larger than the picture"
         );
-        assert_eq!(size_with(&[(5, 5), (19, 641), (17, 481), (1, 0)]), None, "an unknown format of chroma");
+        assert_eq!(size_with(&[(5, 5), (19, 641), (17, 481), (1, 0)]), None, "an unknown chroma format");
         assert_eq!(size_with(&[(3, 2), (32, 0), (32, 1), (17, 481), (1, 0)]), None, "a width of more than 32 bits");
     }
 }

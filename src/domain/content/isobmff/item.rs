@@ -148,9 +148,9 @@ impl Items {
 
     /// Returns the size of an item, cropped and turned.
     ///
-    /// Of AVIF, it is that of `ispe`: browsers scale a picture of another size to it. Of HEIF, it is the picture's: libheif 1.15 and
-    /// macOS show a picture of another size than `ispe` as it is, and later versions of libheif reject the file. The crop refers to
-    /// `ispe` even then.
+    /// For AVIF, it is that of `ispe`: browsers scale a picture of another size to it. For HEIF, it is the picture's: libheif 1.15
+    /// and macOS show a picture of another size than `ispe` as it is, and later versions of libheif reject the file. The crop
+    /// refers to `ispe` even then.
     ///
     /// HEIF applies the transformations in the order of their association; AVIF has one of each, the crop first (MIAF, 7.3.6.7),
     /// and browsers ignore others.

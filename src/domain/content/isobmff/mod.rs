@@ -1,7 +1,9 @@
 //! HEIF and AVIF (ISO/IEC 14496-12, 23008-12, AV1 Image File Format): brands, then the primary item's properties, a sequence's
 //! track, or a minimized image. Boxes follow `ftyp` in any order (14496-12, 6.3.3); those that do not affect the size are skipped
-//! by their length. `item` reads `meta`: the size of a picture is in the configuration of its decoder (`hevc`) or in the item's data
-//! (`derived`). `track` reads `trak`, `mini` reads `mini`.
+//! by their length.
+//!
+//! `item` reads `meta`: the size of a picture is in the configuration of its decoder (`hevc`) or in the item's data (`derived`),
+//! which `locations` finds. `track` reads `trak`, `mini` reads `mini`, and `bits` reads fields that are not whole bytes.
 
 mod bits;
 mod derived;

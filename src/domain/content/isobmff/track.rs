@@ -49,7 +49,7 @@ impl Track {
 
     /// Returns the coding and displayed size of the track's pictures; `None` for a track without pictures.
     pub(super) fn picture(&self) -> Option<(Coding, Size)> {
-        // Writers of videos give sequences their own handler; the track of alpha has the handler `auxv`.
+        // Some writers give image sequences the handler of videos, `vide`. A track of alpha has the handler `auxv`.
         let coding = self.coding.filter(|_| matches!(self.handler.as_ref(), Some(b"pict" | b"vide")))?;
         let size = self.size.filter(|size| size.width > 0 && size.height > 0)?;
         Some((coding, size))

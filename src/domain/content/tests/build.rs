@@ -9,6 +9,9 @@ pub(super) use heif::{Derived, Heif, grid};
 /// An Exif orientation that turns by a quarter.
 pub(super) const TURNED: u16 = 6;
 
+/// Bytes of plain.png before its other chunks: the signature (8) and the chunk `IHDR` (25).
+const PNG_HEAD_BYTES: usize = 33;
+
 // EXIF: a TIFF block.
 
 /// Returns an entry with a value of type SHORT.
@@ -80,7 +83,7 @@ pub(super) fn broken(mut chunk: Vec<u8>) -> Vec<u8> {
 /// Returns a PNG of 90x50, with these chunks behind its header.
 pub(in crate::domain::content) fn png(inserted: &[&[u8]]) -> Vec<u8> {
     let plain = fixture("plain.png");
-    [&plain[..33], &inserted.concat(), &plain[33..]].concat()
+    [&plain[..PNG_HEAD_BYTES], &inserted.concat(), &plain[PNG_HEAD_BYTES..]].concat()
 }
 
 /// Returns a PNG with this header chunk and these chunks behind it.
@@ -93,9 +96,9 @@ pub(super) fn ihdr(width: u32, height: u32, depth: u8, colour: u8) -> Vec<u8> {
     chunk(b"IHDR", &[&width.to_be_bytes()[..], &height.to_be_bytes(), &[depth, colour, 0, 0, 0]].concat())
 }
 
-/// Returns the chunks behind the header of the fixture.
+/// Returns the chunks behind the header of plain.png.
 pub(super) fn png_rest() -> Vec<u8> {
-    fixture("plain.png")[33..].to_vec()
+    fixture("plain.png")[PNG_HEAD_BYTES..].to_vec()
 }
 
 // GIF
@@ -104,6 +107,7 @@ pub(super) fn png_rest() -> Vec<u8> {
 pub(super) fn gif(inserted: &[&[u8]]) -> Vec<u8> {
     let plain = fixture("plain.gif");
     let colours = if plain[10] & 0x80 == 0 { 0 } else { 3 << ((plain[10] & 7) + 1) };
+    // The signature (6) and the logical screen's descriptor (7).
     let at = 13 + colours;
     [b"GIF89a", &plain[6..at], &inserted.concat(), &plain[at..]].concat()
 }

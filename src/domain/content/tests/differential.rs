@@ -59,7 +59,7 @@ fn mutated(file: &[u8], random: &mut Random) -> Vec<u8> {
     file
 }
 
-/// Writes the structures, the fixtures and mutants of both, and `verdicts.json`, into the folder that `VALET_DIFFERENTIAL` names;
+/// Writes the structures, the fixtures and mutants of both, and `verdicts.jsonl`, into the folder that `VALET_DIFFERENTIAL` names;
 /// `VALET_MUTANTS` is the number of mutants, `VALET_SEED` their seed.
 #[test]
 #[ignore = "a part of .ci/differential"]

@@ -25,11 +25,13 @@ pub(in crate::domain::content::tests) struct Heif {
     pub data_first: bool,
     /// Whether the length of `meta` is zero, which means up to the end of the file.
     pub to_end: bool,
+    /// Box with the configuration of the item's decoder.
     pub config: Vec<u8>,
+    /// The item's data.
     pub data: Vec<u8>,
     /// Number of pieces (extents) of the item's data.
     pub pieces: u16,
-    /// An image made of several of this item, which is the primary one then.
+    /// A derived image made of several such items. It is the primary one then.
     pub derived: Option<Derived>,
 }
 
@@ -98,9 +100,10 @@ impl Heif {
         let number = |number: usize| u32::try_from(number).unwrap().to_be_bytes();
         let parts = self.derived.as_ref().map_or(1, |derived| derived.parts);
         let primary = self.derived.as_ref().map_or(1, |derived| derived.parts + 1);
-        let first = 3;
+        let first_index = 3;
         let count = u8::try_from(self.properties.len()).unwrap();
-        let order = if self.order.is_empty() { (first..first + count).collect() } else { self.order.clone() };
+        let order = if self.order.is_empty() { (first_index..first_index + count).collect() } else { self.order.clone() };
+        // The top bit marks properties that a reader must understand.
         let transformed = |properties: &[u8]| [properties, &order.iter().map(|index| index | 0x80).collect::<Vec<_>>()].concat();
         let (coded, size) = match &self.derived {
             None => (transformed(&[1, 0x82]), Vec::new()),
@@ -115,7 +118,7 @@ impl Heif {
         let mut references = Vec::new();
         if let Some(derived) = &self.derived {
             entries.extend(full(b"infe", 2, 0, &[&primary.to_be_bytes(), &[0; 2], derived.kind, &[0]]));
-            let properties = transformed(&[first + count]);
+            let properties = transformed(&[first_index + count]);
             associations.extend([&primary.to_be_bytes()[..], &[u8::try_from(properties.len()).unwrap()], &properties].concat());
             let to = (1..=parts).flat_map(u16::to_be_bytes).collect::<Vec<_>>();
             references = full(b"iref", 0, 0, &[&boxed(b"dimg", &[&primary.to_be_bytes(), &parts.to_be_bytes(), &to])]);

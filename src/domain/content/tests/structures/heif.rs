@@ -246,7 +246,7 @@ pub(super) fn composed() -> Vec<Structure> {
         parts: 2,
         is_in_meta: true,
     };
-    let same = || Derived { kind: b"iden", data: Vec::new(), size: (120, 80), parts: 1, is_in_meta: true };
+    let identity = || Derived { kind: b"iden", data: Vec::new(), size: (120, 80), parts: 1, is_in_meta: true };
     rows(
         "image/heic",
         vec![
@@ -262,9 +262,9 @@ pub(super) fn composed() -> Vec<Structure> {
             ("another size: grid", Ok((240, 80)), composition(Derived { size: (4000, 3000), ..grid(1, 2, 240, 80) }).build()),
             ("overlay", Ok((200, 100)), composition(overlay(200, 100)).build()),
             ("another size: overlay", Ok((200, 100)), composition(Derived { size: (400, 300), ..overlay(200, 100) }).build()),
-            ("identity", Ok((120, 80)), composition(same()).build()),
-            ("identity, turned", Ok((80, 120)), composition(same()).with(irot(1)).build()),
-            ("another size: identity", Ok((120, 80)), composition(Derived { size: (300, 200), ..same() }).build()),
+            ("identity", Ok((120, 80)), composition(identity()).build()),
+            ("identity, turned", Ok((80, 120)), composition(identity()).with(irot(1)).build()),
+            ("another size: identity", Ok((120, 80)), composition(Derived { size: (300, 200), ..identity() }).build()),
         ],
     )
 }

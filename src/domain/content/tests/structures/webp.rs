@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Returns files of all structures but the order and length of chunks with a canvas.
+/// Returns files of every structure, except those of [`extended`].
 pub(super) fn simple() -> Vec<Structure> {
     let (lossy, lossless) = (vp8(), vp8l());
     let icc = riff_chunk(b"ICCP", &[7; 101]);
@@ -56,7 +56,7 @@ pub(super) fn simple() -> Vec<Structure> {
     )
 }
 
-/// Returns files with a canvas, whose chunks libwebp refuses in another order or length.
+/// Returns files with a canvas that test the order and the lengths of chunks, for which libwebp refuses some.
 pub(super) fn extended() -> Vec<Structure> {
     let (lossy, lossless) = (vp8(), vp8l());
     let (canvas, anim, unknown) = (vp8x(0, 75, 45), riff_chunk(b"ANIM", &[0; 6]), riff_chunk(b"XXXX", b"ab"));
@@ -64,8 +64,8 @@ pub(super) fn extended() -> Vec<Structure> {
     let moving = |picture: &[&[u8]]| riff(&[&vp8x(2, 100, 60), &anim, &anmf(0, 0, 75, 45, &picture.concat())], 0);
     let alpha = fixture("alpha.webp");
     let at = |kind: &[u8; 4]| alpha.windows(4).position(|window| window == kind).unwrap();
-    let (opaque, picture) = (&alpha[at(b"ALPH")..at(b"VP8 ")], &alpha[at(b"VP8 ")..]);
-    let size = vp8x(0x10, 77, 47);
+    let (alpha_chunk, picture) = (&alpha[at(b"ALPH")..at(b"VP8 ")], &alpha[at(b"VP8 ")..]);
+    let canvas_with_alpha = vp8x(0x10, 77, 47);
     let (xmp, exif, icc) =
         (riff_chunk(b"XMP ", b"<x/>"), riff_chunk(b"EXIF", &orientation(TURNED)), riff_chunk(b"ICCP", &[0; 20]));
     rows(
@@ -74,12 +74,12 @@ pub(super) fn extended() -> Vec<Structure> {
             ("metadata before the picture", Ok((75, 45)), still(&[&vp8x(0x2C, 75, 45), &xmp, &exif, &icc, &lossy])),
             ("a profile behind the picture", Ok((75, 45)), still(&[&vp8x(0x20, 75, 45), &lossy, &icc])),
             ("a turned Exif block behind a picture without a canvas", Ok((75, 45)), still(&[&lossy, &exif])),
-            ("alpha without its flag", Ok((77, 47)), still(&[&vp8x(0, 77, 47), opaque, picture])),
-            ("unknown chunk before alpha", Ok((77, 47)), still(&[&size, &unknown, opaque, picture])),
-            ("unknown chunk behind alpha", Err(Malformed), still(&[&size, opaque, &unknown, picture])),
-            ("alpha twice", Err(Malformed), still(&[&size, opaque, opaque, picture])),
-            ("alpha of a lossless picture", Err(Malformed), still(&[&vp8x(0x10, 76, 46), opaque, &lossless])),
-            ("alpha without a picture", Err(NoPicture), still(&[&size, opaque])),
+            ("alpha without its flag", Ok((77, 47)), still(&[&vp8x(0, 77, 47), alpha_chunk, picture])),
+            ("unknown chunk before alpha", Ok((77, 47)), still(&[&canvas_with_alpha, &unknown, alpha_chunk, picture])),
+            ("unknown chunk behind alpha", Err(Malformed), still(&[&canvas_with_alpha, alpha_chunk, &unknown, picture])),
+            ("alpha twice", Err(Malformed), still(&[&canvas_with_alpha, alpha_chunk, alpha_chunk, picture])),
+            ("alpha of a lossless picture", Err(Malformed), still(&[&vp8x(0x10, 76, 46), alpha_chunk, &lossless])),
+            ("alpha without a picture", Err(NoPicture), still(&[&canvas_with_alpha, alpha_chunk])),
             ("unknown flag", Err(Malformed), still(&[&vp8x(0x40, 75, 45), &lossy])),
             ("two canvases", Err(Malformed), still(&[&canvas, &canvas, &lossy])),
             (
@@ -96,7 +96,7 @@ pub(super) fn extended() -> Vec<Structure> {
             ),
             ("animation, unknown chunk behind the picture", Ok((100, 60)), moving(&[&lossy, &unknown])),
             ("animation, unknown chunk before the picture", Err(Malformed), moving(&[&unknown, &lossy])),
-            ("animation, frame of alpha alone", Err(NoPicture), moving(&[opaque])),
+            ("animation, frame of alpha alone", Err(NoPicture), moving(&[alpha_chunk])),
         ],
     )
 }
