@@ -1,5 +1,5 @@
-//! Access tokens of this service: `passwords` hashes passwords, `oidc_tokens` verifies an identity provider's tokens, `uppy_token`
-//! has the token in the path of Uppy's calls. Only this file and these three name argon2 and jsonwebtoken.
+//! Issues and verifies access tokens of this service. `passwords` hashes passwords, `oidc_tokens` verifies an identity provider's
+//! tokens, `uppy_token` has the token in the path of Uppy's calls. Only this file and these three name argon2 and jsonwebtoken.
 
 pub mod oidc_tokens;
 pub mod passwords;
@@ -67,7 +67,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// A session and its end unless it is refreshed.
+/// A session, and the time at which it ends unless it is refreshed.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionEnd {
     /// The session.

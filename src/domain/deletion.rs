@@ -155,7 +155,7 @@ impl ImageDeletion {
         let ids: Vec<_> = images.iter().map(|image| image.id).collect();
         self.store.images.delete_all_owned_pending(user, &ids, now).await?;
         let found = self.store.images.find_all_owned(user, &ids).await?;
-        // A concurrent request may have deleted some of them and settle the same reservations: each is settled only once.
+        // A concurrent request may have deleted some of them, and may settle their reservations too: each is settled only once.
         let deleted: Vec<_> = found.readable().iter().filter(|image| image.state() == ImageState::Deleting).cloned().collect();
         self.reservations.settle_reservations(user, &deleted, now).await?;
         Ok(deleted)

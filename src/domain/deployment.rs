@@ -22,7 +22,7 @@ use crate::{
 /// Maximum number of objects under each prefix whose records are looked up before a bucket without a marker is paired with a
 /// database.
 const MAX_SAMPLED_OBJECTS: usize = 500;
-/// Maximum number of keys that are listed to find them under each prefix: keys of other programs may come first.
+/// Maximum number of keys that are listed under each prefix to find these objects: keys of other programs may come first.
 const MAX_LISTED_KEYS: usize = 20_000;
 
 /// Why a bucket and a database are not used together.
@@ -305,14 +305,14 @@ impl Deployment {
     /// [`PairError`]; a mismatch is remembered until a check finds equal ids.
     pub async fn check_and_stamp_pair(&self, age: Duration) -> Result<(), PairError> {
         let began = Instant::now();
-        let proved = self.read_pair().await.and_then(|pair| Ok((pair, pair.require_common_id()?)));
-        match &proved {
+        let paired = self.read_pair().await.and_then(|pair| Ok((pair, pair.require_common_id()?)));
+        match &paired {
             Ok(_) => self.is_mismatched.store(false, Relaxed),
             Err(error) if error.is_mismatch() => self.is_mismatched.store(true, Relaxed),
             // The ids could not be compared, so a mismatch neither begins nor ends.
             Err(_) => {}
         }
-        let (pair, id) = proved?;
+        let (pair, id) = paired?;
         let record = DeploymentRecord { id, stamp: pair.stamps.database, earlier_stamp: pair.stamps.earlier };
         let written = match pair.stamps.next_stamp() {
             NextStamp::None => None,

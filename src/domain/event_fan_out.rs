@@ -25,8 +25,8 @@ use crate::{
 const GATHERING: Duration = Duration::from_millis(20);
 /// Maximum number of documents that one query returns, and that are fanned out together.
 const PAGE: usize = 100;
-/// Maximum number of queries per round and source. Each query excludes the owners that the earlier ones found, so that an owner with many
-/// events does not delay the others.
+/// Maximum number of queries per round and source. Each query excludes the owners that the earlier ones found, so that an owner
+/// with many events does not delay the others.
 const MAX_PAGES: usize = 4;
 
 /// The outcome of one round.
@@ -69,7 +69,7 @@ impl EventFanOut {
                 }
             }
         };
-        // Stopping in the middle is what a crash would do, and every step can be repeated.
+        // A round may stop in the middle, as in a crash: every step can be repeated.
         tokio::select! {
             () = stop.cancelled() => {}
             () = without_failpoints(run) => {}

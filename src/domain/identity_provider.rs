@@ -143,7 +143,7 @@ impl IdentityProvider {
         }
     }
 
-    /// Removes a user from the cache, because the account was changed; also one whom a query under way returns later.
+    /// Removes a user whose account was changed from the cache, and makes the cache ignore results of queries that began before.
     pub(super) fn forget_user(&self, subject: &str) {
         self.cache.lock().changed.insert(cache_key(subject), Instant::now());
     }

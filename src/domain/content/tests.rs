@@ -115,7 +115,7 @@ fn every_structure_has_its_verdict() {
 }
 
 #[test]
-fn ordinary_files_take_one_range() {
+fn ordinary_files_take_one_range_and_deep_headers_two() {
     for Fixture { name, bytes, .. } in fixtures() {
         let expected = if name == "deep.jpg" { 2 } else { 1 };
         assert_eq!(inspected(&bytes, MAX_PIXELS, ReadBudget::DEFAULT).ranges, expected, "{name}");
@@ -171,7 +171,7 @@ fn the_verdict_does_not_depend_on_where_the_ranges_lie() {
 }
 
 #[test]
-fn bytes_after_the_image_are_not_read() {
+fn bytes_after_the_image_do_not_change_the_verdict() {
     for Fixture { name, width, height, mut bytes, .. } in fixtures() {
         bytes.extend(b"PK\x05\x06<script>alert(1)</script>");
         bytes.resize(bytes.len() + 4096, 0xFF);

@@ -13,7 +13,7 @@ fn origin(address: &str) -> RequestOrigin {
 }
 
 #[tokio::test]
-async fn a1_argon2id_at_owasp_parameters_salted_and_normalised() {
+async fn a1_passwords_are_normalized_and_hashed_with_salt_and_owasp_parameters() {
     let passwords = Passwords::new(MIN_CHARS).unwrap();
     let permit = passwords.acquire(origin("192.0.2.1")).unwrap();
     let hash = passwords.hash(&permit, Password::new("correct horse é")).await.unwrap();
@@ -44,7 +44,7 @@ async fn a1_a_hash_of_other_parameters_is_verified_and_reported() {
     }
 }
 
-/// One network fills its whole share of the queue; the password of another network is hashed before the last of these.
+/// One network fills its whole share of the queue; the password of another network is hashed before the last of its passwords.
 #[tokio::test(flavor = "multi_thread")]
 async fn a7_a_network_that_has_its_share_is_refused_at_once_and_no_other_waits_for_it() {
     let passwords = Passwords::new(MIN_CHARS).unwrap();
@@ -55,8 +55,7 @@ async fn a7_a_network_that_has_its_share_is_refused_at_once_and_no_other_waits_f
         tokio::spawn(async move { passwords.hash(&permit, Password::new("x")).await })
     });
     let hashes: Vec<_> = hashes.collect();
-    let hashing = || passwords.load().running;
-    while hashing() == 0 {
+    while passwords.load().running == 0 {
         tokio::task::yield_now().await;
     }
     let permit = passwords.acquire(origin("198.51.100.1")).unwrap();

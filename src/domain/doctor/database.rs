@@ -43,12 +43,12 @@ pub(super) async fn examine(config: &config::Mongo) -> Report {
         },
     );
     let scratch = format!("check-{}", Uuid::new_v4());
-    let done = |done: Result<(), StoreError>| match done {
+    let answer = |probed: Result<(), StoreError>| match probed {
         Ok(()) => Answer::Yes(String::new()),
         Err(error) => Answer::No(error.to_string()),
     };
-    report.add(&rules::MAJORITY, done(database.probe_write(&scratch).await));
-    report.add(&rules::TRANSACTION, done(database.probe_transaction(&scratch).await));
+    report.add(&rules::MAJORITY, answer(database.probe_write(&scratch).await));
+    report.add(&rules::TRANSACTION, answer(database.probe_transaction(&scratch).await));
     if let Err(error) = database.remove_scratch(&scratch).await {
         tracing::warn!(collection = scratch, %error, "failed to drop a collection of this check");
     }

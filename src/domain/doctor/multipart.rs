@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Minimum size in bytes of all parts except the last ("Amazon S3 multipart upload limits").
-const MIN_PART: usize = 5 << 20;
+const MIN_PART_BYTES: usize = 5 << 20;
 
 /// Checks the rules about multipart uploads; ends after the first if the store does not support them.
 pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
@@ -108,9 +108,9 @@ async fn part_cap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let upload = context.prober.begin(&key, PartChecksums::None).await?;
     let sent = async {
         let (at, ttl) = context.validity(UrlValidity::Current);
-        let part = NewPart { number: 1, length: MIN_PART as u64, sha256: None };
+        let part = NewPart { number: 1, length: MIN_PART_BYTES as u64, sha256: None };
         let url = context.objects.presign_part(&key, &upload, part, at, ttl)?.signed.url;
-        context.http.put_large(&url, &[], Bytes::from(vec![b'v'; MIN_PART])).await
+        context.http.put_large(&url, &[], Bytes::from(vec![b'v'; MIN_PART_BYTES])).await
     }
     .await;
     context.prober.abort(&key, &upload).await?;

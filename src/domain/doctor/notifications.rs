@@ -31,33 +31,33 @@ pub(super) async fn fix(context: &ProbeContext<'_>, settings: &StoreEvents) -> O
 
 /// Checks the queue, and the bucket's notifications.
 pub(super) async fn examine(context: &ProbeContext<'_>, settings: &StoreEvents) -> Answer {
-    let announced = match (&settings.queue, &settings.hook) {
+    let receivers = match (&settings.queue, &settings.hook) {
         (None, None) => return Answer::Skipped("neither S3_EVENTS_QUEUE nor HOOKS_BIND is set".to_owned()),
         _ => context.objects.notification_receivers().await,
     };
-    let found = match (&settings.queue, announced) {
-        (Some(queue), announced) => match queue_arn(context, queue).await {
-            Ok(arn) => match announced {
-                Ok(announced @ (Setting::Set(_) | Setting::Unset)) => {
-                    return match route(&announced, &arn) {
-                        Route::Queue => Answer::Yes(describe(&announced)),
+    let found = match (&settings.queue, receivers) {
+        (Some(queue), receivers) => match queue_arn(context, queue).await {
+            Ok(arn) => match receivers {
+                Ok(receivers @ (Setting::Set(_) | Setting::Unset)) => {
+                    return match route(&receivers, &arn) {
+                        Route::Queue => Answer::Yes(describe(&receivers)),
                         Route::Topic | Route::EventBridge => Answer::Skipped(format!(
                             "they go to {}; whether these pass them on to the queue is not visible here: upload an image without \
                              confirming it, and see valet_notification_records_total",
-                            describe(&announced)
+                            describe(&receivers)
                         )),
                         Route::None => Answer::No(format!("none for {arn}")),
                     };
                 }
                 other => other,
             },
-            Err(no) => return no,
+            Err(answer) => return answer,
         },
-        (None, announced) => announced,
+        (None, receivers) => receivers,
     };
     match found {
-        Ok(announced @ (Setting::Set(_) | Setting::Unset)) => {
-            let described = describe(&announced);
+        Ok(receivers @ (Setting::Set(_) | Setting::Unset)) => {
+            let described = describe(&receivers);
             answer_if(!described.is_empty(), if described.is_empty() { "none for u/ and in/".to_owned() } else { described })
         }
         other => Answer::Skipped(unknown(other)),
@@ -82,12 +82,12 @@ enum Route {
     None,
 }
 
-/// Returns the best route from the bucket to the queue with this ARN.
-fn route(announced: &Setting<NotificationReceivers>, arn: &str) -> Route {
-    match announced {
-        Setting::Set(announced) if announced.arns.iter().any(|known| known == arn) => Route::Queue,
-        Setting::Set(announced) if announced.arns.iter().any(|known| is_topic(known)) => Route::Topic,
-        Setting::Set(announced) if announced.event_bridge => Route::EventBridge,
+/// Returns the most direct route from the bucket to the queue with this ARN.
+fn route(receivers: &Setting<NotificationReceivers>, arn: &str) -> Route {
+    match receivers {
+        Setting::Set(receivers) if receivers.arns.iter().any(|known| known == arn) => Route::Queue,
+        Setting::Set(receivers) if receivers.arns.iter().any(|known| is_topic(known)) => Route::Topic,
+        Setting::Set(receivers) if receivers.event_bridge => Route::EventBridge,
         _ => Route::None,
     }
 }
@@ -98,10 +98,10 @@ fn is_topic(arn: &str) -> bool {
 }
 
 /// Returns the receivers of the bucket's notifications as a text; empty without any.
-fn describe(announced: &Setting<NotificationReceivers>) -> String {
-    let Setting::Set(announced) = announced else { return String::new() };
-    let bridge = announced.event_bridge.then(|| "EventBridge".to_owned());
-    announced.arns.iter().cloned().chain(bridge).collect::<Vec<_>>().join(", ")
+fn describe(receivers: &Setting<NotificationReceivers>) -> String {
+    let Setting::Set(receivers) = receivers else { return String::new() };
+    let bridge = receivers.event_bridge.then(|| "EventBridge".to_owned());
+    receivers.arns.iter().cloned().chain(bridge).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

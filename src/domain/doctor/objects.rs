@@ -18,8 +18,8 @@ pub(super) async fn examine(context: &ProbeContext<'_>, key: &ObjectKey, report:
     match context.objects.head(key).await {
         Ok(Some(head)) => {
             let length = u64::try_from(BODY.len()).unwrap_or(0);
-            let same = head.size == length && head.content_type.as_deref() == Some(TYPE.as_str());
-            report.add(&rules::HEAD, answer_if(same && !head.etag.is_empty(), ""));
+            let is_as_uploaded = head.size == length && head.content_type.as_deref() == Some(TYPE.as_str());
+            report.add(&rules::HEAD, answer_if(is_as_uploaded && !head.etag.is_empty(), ""));
             report.add(&rules::HEAD_CHECKSUM, answer_if(head.sha256 == Some(sha256(BODY)), ""));
             report.add(&rules::COPY, answer_or_no(copy(context, key, &head.etag).await));
         }
@@ -68,7 +68,7 @@ async fn overrides(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
         ("response-content-disposition", saved.header("content-disposition") == name.content_disposition()),
     ]
     .into_iter()
-    .filter_map(|(condition, honoured)| (!honoured).then_some(condition))
+    .filter_map(|(parameter, honoured)| (!honoured).then_some(parameter))
     .collect();
     let seen = if ignored.is_empty() { String::new() } else { format!("ignored: {}", ignored.join(", ")) };
     Ok(answer_if(ignored.is_empty(), seen))
@@ -89,7 +89,7 @@ async fn anonymous(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
         ("list", context.get(bucket, &[]).await?),
     ];
     let all_rejected = answers.iter().all(|(_, answer)| answer.is_rejected());
-    let seen: Vec<_> = answers.iter().map(|(condition, answer)| format!("{condition} {}", answer.status)).collect();
+    let seen: Vec<_> = answers.iter().map(|(request, answer)| format!("{request} {}", answer.status)).collect();
     Ok(answer_if(all_rejected, format!("HTTP {}", seen.join(", "))))
 }
 

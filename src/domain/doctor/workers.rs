@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{Answer, answer_if};
 use crate::{config::Config, store::database_probe::DatabaseProbe};
 
-/// Maximum time for which an image waits while workers keep up, and no outage ends their attempts. The alert on
+/// Maximum time for which an image waits while workers keep up and no outage interrupts them. The alert on
 /// `valet_preview_lag_seconds` has the same threshold.
 const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
 

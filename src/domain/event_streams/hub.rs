@@ -17,9 +17,9 @@ use crate::{
     store::ImageChange,
 };
 
-/// Streams of one user on one server: a few devices and tabs.
+/// Maximum number of streams of one user on one server: a few devices and tabs.
 pub const MAX_STREAMS_PER_USER: usize = 5;
-/// Recent changes in memory, from which clients resume, at most: about 2 MB.
+/// Maximum number of recent changes in memory, from which clients resume: about 2 MB.
 const MAX_RECENT: usize = 20_000;
 /// Maximum age of these changes.
 const RECENT_TIME: Duration = Duration::from_secs(10 * 60);
@@ -58,7 +58,7 @@ pub(super) struct FeedBegin {
     pub(super) opened_at: EventPosition,
 }
 
-/// The open streams.
+/// The open streams, the state of their feed, and the permits for further streams.
 #[derive(Debug)]
 pub(super) struct Hub {
     state: Mutex<State>,

@@ -1,8 +1,8 @@
 //! Event streams of the app's clients: each receives the changes of its user's images as they are made, on any server.
 //!
 //! Each server has one feed of changes for all its streams, which is open while a stream is open. Streams announce changes and
-//! contain no data beside ids, so a client reads changed images with an ordinary call. If a server cannot know what a client missed, the client
-//! receives a reset, and reads again what it shows.
+//! contain no data beside ids, so a client reads changed images with an ordinary call. If a server cannot know which changes a
+//! client missed, the client receives a reset, and reads again what it shows.
 
 mod hub;
 mod mailbox;
@@ -65,8 +65,8 @@ impl EventStreams {
         self.hub.lower_limit(max_streams);
     }
 
-    /// Opens a stream of a user's changes, which counts for the network of the request. Once it is returned, it receives all changes
-    /// after its start.
+    /// Opens a stream of a user's changes, which counts for the network of the request. Once it is returned, it receives all
+    /// changes after its start.
     ///
     /// # Errors
     /// [`OpenStreamError`].

@@ -38,8 +38,8 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Returns the times of a stream that begins at `now`, with a token that was just checked. `spread`, from 0 to 255, shortens its
-    /// life by up to `LIFE_SPREAD`.
+    /// Returns the times of a stream that begins at `now`, with a token that was just checked. `spread`, from 0 to 255, shortens
+    /// its life by up to `LIFE_SPREAD`.
     #[must_use]
     pub fn new(now: Instant, spread: u8) -> Self {
         let ends = now + MAX_LIFE.saturating_sub(LIFE_SPREAD * u32::from(spread) / 255);

@@ -1,4 +1,4 @@
-//! Keeps the texts of images that were shown lately, so that an image that is shown again is neither decoded nor signed again.
+//! Keeps the JSON texts of images that were shown lately, so that an image that is shown again is neither decoded nor signed again.
 //!
 //! A text depends on the image's record, which is read from the database for each page, and on the parameters of its URLs. Both
 //! are its key, so a text that is found is the one that would be written now.
@@ -21,10 +21,10 @@ use crate::{domain::generational_cache::GenerationalCache, model::Sha256};
 const CAPACITY: usize = 4096;
 /// Length in bytes of the longest record whose text is kept, and of the longest text: with the capacity, a bound of the memory.
 const MAX_LENGTH: usize = 4096;
-/// Number of places for the hashes of images that were shown.
-const SHOWN_IMAGES: usize = 4 * CAPACITY;
+/// Number of slots for the hashes of images that were shown.
+const SHOWN_SLOTS: usize = 4 * CAPACITY;
 
-/// The text of an image. Not `Debug`, since it contains presigned URLs.
+/// The JSON text of an image in a page. Not `Debug`, since it contains presigned URLs.
 pub(super) struct Fragment {
     /// Digest of the parameters of the URLs and of the elements that the record shows.
     pub(super) digest: Sha256,
@@ -35,8 +35,8 @@ pub(super) struct Fragment {
 /// time on that its image is shown: an image that is shown once, as by scrolling, costs no allocation and displaces no other.
 pub(super) struct Fragments {
     kept: Mutex<GenerationalCache<Box<[u8]>, Arc<Fragment>, RandomState>>,
-    /// Hashes of the keys of images that were shown, each in the place that its hash determines. Another key of the same place
-    /// displaces it; one of the same hash is kept too early.
+    /// Hashes of the keys of texts that were shown, each in the slot that the hash determines. A later key of the same slot
+    /// displaces it; the text of another key with the same hash is kept from the first time on.
     shown: Box<[AtomicU64]>,
     hashes: RandomState,
 }
@@ -53,7 +53,7 @@ pub(super) enum Lookup {
 
 impl Default for Fragments {
     fn default() -> Self {
-        let shown = (0..SHOWN_IMAGES).map(|_| AtomicU64::new(0)).collect();
+        let shown = (0..SHOWN_SLOTS).map(|_| AtomicU64::new(0)).collect();
         Self { kept: Mutex::new(GenerationalCache::new(CAPACITY)), shown, hashes: RandomState::default() }
     }
 }
@@ -71,8 +71,8 @@ impl Fragments {
             return Lookup::Kept(fragment);
         }
         let hash = self.hashes.hash_one(key);
-        let place = usize::try_from(hash % self.shown.len() as u64).unwrap_or(0);
-        if self.shown[place].swap(hash, Ordering::Relaxed) == hash { Lookup::Shown } else { Lookup::New }
+        let slot = usize::try_from(hash % self.shown.len() as u64).unwrap_or(0);
+        if self.shown[slot].swap(hash, Ordering::Relaxed) == hash { Lookup::Shown } else { Lookup::New }
     }
 
     /// Keeps a text, unless it or its record is long.

@@ -40,6 +40,7 @@ pub struct ShownImage<'a>(Source<'a>);
 enum Source<'a> {
     /// The text, as it was written before.
     Kept(Arc<Fragment>),
+    /// The record from which the text is written, and the text's digest.
     Record {
         row: Box<GalleryRow<'a>>,
         digest: Sha256,
@@ -49,7 +50,8 @@ enum Source<'a> {
 }
 
 impl ShownImage<'_> {
-    /// Returns the digest of all on which the text of the image depends: the fields of its record that are shown, and the parameters of its URLs.
+    /// Returns the digest of everything on which the image's text depends: the fields of its record that are shown, and the
+    /// parameters of its URLs.
     fn digest(&self) -> Sha256 {
         match &self.0 {
             Source::Kept(fragment) => fragment.digest,
@@ -98,7 +100,7 @@ impl GalleryPage<'_> {
                 last = Some(record);
             }
         }
-        // Unreadable records are among the found ones: the next page continues after the last of them.
+        // `length()` and `end()` count unreadable records too: the next page continues after the last record that was found.
         let next = if self.found.length() > limit { self.found.end() } else { None };
         Shown { images, next }
     }

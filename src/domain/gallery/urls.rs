@@ -28,7 +28,7 @@ struct UrlDigest {
 
 impl Default for UrlDigests {
     fn default() -> Self {
-        // The users whose texts may be kept are fewer.
+        // `Fragments` keeps 4096 texts, so at most this many users have any.
         Self(Mutex::new(GenerationalCache::new(4096)))
     }
 }
@@ -64,8 +64,8 @@ impl<'a> ReadUrls<'a> {
         Self { signer: objects.get_signer(), cache_control, signed_at, ttl, owner, previews, series: Default::default() }
     }
 
-    /// Returns a digest of all on which the URLs of images depend, except the images: the owner and, by a URL of each kind, the
-    /// time window, the credentials and the locations.
+    /// Returns a digest of everything on which the URLs of images depend, except the images: the owner and, by a URL of each kind,
+    /// the time window, the credentials and the locations.
     ///
     /// # Errors
     /// [`StoreError::Credentials`].

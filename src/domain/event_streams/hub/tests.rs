@@ -1,3 +1,5 @@
+//! Tests of the hub: which changes reach a stream, resuming, resets, limits of streams, and the end of the feed.
+
 use futures_util::FutureExt;
 
 use super::*;
