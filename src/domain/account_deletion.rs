@@ -205,20 +205,20 @@ impl AccountDeletion {
         if !self.store.users.move_deletion(user, deletion.due, lease).await? {
             return Ok(Step::Wait(lease));
         }
-        let mut step = if deletion.was_never_inserted { Ok(Step::Done) } else { self.step_deletion(deletion, now).await };
-        if matches!(step, Ok(Step::Done)) {
-            step = self.store.users.finish_deletion(user, lease).await.map(|is_finished| match is_finished {
+        let mut outcome = if deletion.was_never_inserted { Ok(Step::Done) } else { self.step_deletion(deletion, now).await };
+        if matches!(outcome, Ok(Step::Done)) {
+            outcome = self.store.users.finish_deletion(user, lease).await.map(|is_finished| match is_finished {
                 true => Step::Done,
                 // A server has inserted data of the account meanwhile.
                 false => Step::Wait(now + RETRY_DELAY),
             });
         }
         let without_failures = |due| Postponement { due, failures: 0 };
-        let to = match &step {
-            Ok(Step::Done) if deletion.was_never_inserted => return step,
+        let to = match &outcome {
+            Ok(Step::Done) if deletion.was_never_inserted => return outcome,
             Ok(Step::Done) => {
                 audit!("account_deleted", %user, "removed all data of a deleted account");
-                return step;
+                return outcome;
             }
             Ok(Step::More) => without_failures(now),
             Ok(Step::Wait(until)) => without_failures(*until),
@@ -230,6 +230,6 @@ impl AccountDeletion {
             }
         };
         self.store.users.postpone_deletion(user, lease, to).await?;
-        step
+        outcome
     }
 }
