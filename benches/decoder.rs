@@ -15,12 +15,12 @@ use valet::model::{
     decoding::{DecodeOutput, DecodeRequest, Sandbox},
 };
 
-/// Number of runs whose median counts.
+/// Number of runs whose median is printed.
 const RUNS: usize = 5;
 
-/// Bound of the processor time of the photograph of 12 megapixels, in milliseconds.
+/// Bound of the processor time of decoding the photograph of 12 megapixels, in milliseconds.
 const MAX_CPU_MS: u64 = 250;
-/// Bound of its peak memory, in MiB.
+/// Bound of the peak memory of decoding it, in MiB.
 const MAX_MIB: u64 = 80;
 
 fn main() {

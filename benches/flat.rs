@@ -40,6 +40,8 @@ use self::{
 
 /// Number of alternating runs whose median is a ratio.
 const RUNS: usize = 5;
+/// Number of sweeps whose median time counts.
+const SWEEPS: usize = 50;
 /// Number of requests in one run of one page.
 const PAGES: u32 = 60;
 /// Number of images on a page.
@@ -80,7 +82,7 @@ async fn main() {
         sweep_after * 1e3
     );
     let mut report = Report::default();
-    // Another number is another ratio, without a baseline.
+    // A ratio has its baseline under its label: another number of images makes another label, without a baseline.
     let beside = if many == MANY { "a million images".to_owned() } else { format!("{many} images") };
     report.ratio(&format!("empty sweep beside {beside}, to a thousand"), sweep_after / sweep_before, Bound::AtMost(1.2));
 
@@ -182,7 +184,7 @@ async fn mean_time(api: &mut Connection, request: &[u8]) -> f64 {
 /// Returns the median time, in seconds, of sweeps that find nothing due.
 async fn median_sweep_time(app: &AppState) -> f64 {
     let mut all = Vec::new();
-    for _ in 0..50 {
+    for _ in 0..SWEEPS {
         let began = Instant::now();
         app.valet.sweeper.sweep_once(OffsetDateTime::now_utc()).await.unwrap();
         all.push(began.elapsed().as_secs_f64());

@@ -53,12 +53,12 @@ async fn put(bucket: &mut Connection, s3: SocketAddr, upload: &Value, bytes: &[u
 
 /// Measures the ratio of a batch to a single call for each operation, over one connection with one request at a time.
 pub async fn ratios(report: &mut Report, valet: &Server, s3: SocketAddr) {
-    // For each call, the seconds of a single call and of a batch, by run.
+    // For each of the five operations, the seconds of a single call and of a batch, by run.
     let mut times = [(); 5].map(|()| (Vec::new(), Vec::new()));
     for _ in 0..RUNS {
         let user = User::sign_up(valet.address).await;
         let mut api = Connection::open(valet.address).await;
-        let images = |ids: &[String]| Some(json!({ "ids": ids }));
+        let body_with = |ids: &[String]| Some(json!({ "ids": ids }));
 
         let singles = (0..SINGLES).map(|_| user.request("POST", "/api/images/upload", Some(&declaration(&unique_png()))));
         let one = mean(&mut api, singles.collect(), 201).await;
@@ -83,7 +83,7 @@ pub async fn ratios(report: &mut Report, valet: &Server, s3: SocketAddr) {
                 user.request(method, &path, None)
             };
             times[at + 1].0.push(mean(&mut api, few.iter().map(call).collect(), status).await);
-            times[at + 1].1.push(mean(&mut api, vec![user.request("POST", batch, images(rest).as_ref())], 200).await);
+            times[at + 1].1.push(mean(&mut api, vec![user.request("POST", batch, body_with(rest).as_ref())], 200).await);
         }
     }
     for (name, (one, many)) in ["upload", "renew", "confirm", "read", "delete"].into_iter().zip(times) {

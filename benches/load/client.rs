@@ -1,5 +1,5 @@
-//! A minimal HTTP/1.1 client, and loads of many of its connections. On a small machine, a heavier client would dominate the
-//! measurement.
+//! A minimal HTTP/1.1 client, and loads that it sends over many connections. On a small machine, a heavier client would dominate
+//! the measurement.
 
 use std::{
     net::SocketAddr,
@@ -54,6 +54,7 @@ impl Connection {
                 length = Some(content_length(&self.buffer[..head]));
             }
         }
+        // The status follows `HTTP/1.1 `.
         let status = str::from_utf8(&self.buffer[9..12]).unwrap().parse().unwrap();
         (status, &self.buffer[head..])
     }

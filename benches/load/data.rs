@@ -1,4 +1,4 @@
-//! Users and images of the benchmarks, and the driver's work alone, with which the server's is compared.
+//! Users and images of the benchmarks, and the reads and writes of the driver alone, with which those of the server are compared.
 
 use std::net::SocketAddr;
 
@@ -176,7 +176,7 @@ impl AsyncWork for DriverUploadWrite {
     }
 }
 
-/// Restores the state before the uploads were opened.
+/// Deletes all open uploads, and sets the counters of their users to zero.
 pub async fn delete_open_uploads(database: &Database) {
     database.collection::<Document>("images").delete_many(doc! { "state": "pending" }).await.unwrap();
     let fresh = doc! { "$set": { "usedBytes": 0_i64, "pending": 0_i64, "opening": [], "holds": [] } };

@@ -70,7 +70,7 @@ async fn main() {
 
     let report = &mut report;
     if !is_selected("gallery") {
-        starts(report, &dependencies).await;
+        measure_starts(report, &dependencies).await;
     }
 
     let valet = Server::valet(&dependencies).await;
@@ -86,29 +86,29 @@ async fn main() {
     }
     let peer = express.as_ref().zip(eve.as_ref());
 
-    galleries(report, time, &valet, &ada, &driver, peer).await;
-    first_readings(report, time, &valet, &driver).await;
+    measure_galleries(report, time, &valet, &ada, &driver, peer).await;
+    measure_first_readings(report, time, &valet, &driver).await;
     if is_selected("gallery") {
         drop((valet, express));
         dependencies.stop().await;
         return std::mem::take(report).end();
     }
-    upload_openings(report, time, &valet, &driver, peer).await;
-    confirms(&valet, dependencies.s3).await;
-    logins(time, &valet, &ada).await;
+    measure_upload_openings(report, time, &valet, &driver, peer).await;
+    measure_confirms(&valet, dependencies.s3).await;
+    measure_logins(time, &valet, &ada).await;
     batch::ratios(report, &valet, dependencies.s3).await;
     open_uploads::measure(report, &valet, &driver.database(DATABASE)).await;
     slow_store::measure(report).await;
-    session_check(report, &dependencies, &valet, &ada).await;
+    measure_session_check(report, &dependencies, &valet, &ada).await;
     println!("after all this: {:.1} MiB", valet.memory().unwrap_or(f64::NAN));
     drop((valet, express));
-    crowd(report, time, &Server::valet(&dependencies).await, &ada).await;
+    measure_crowd(report, time, &Server::valet(&dependencies).await, &ada).await;
     dependencies.stop().await;
     std::mem::take(report).end();
 }
 
 /// Measures the start of a server, and its memory when it is idle.
-async fn starts(report: &mut Report, dependencies: &Dependencies) {
+async fn measure_starts(report: &mut Report, dependencies: &Dependencies) {
     // The first start creates the indexes.
     drop(Server::valet(dependencies).await);
     let mut starts = Vec::new();
@@ -132,7 +132,14 @@ fn gallery(user: &User, limit: u32) -> Vec<u8> {
 }
 
 /// Measures pages of a gallery, compared with the driver alone and with the Express server.
-async fn galleries(report: &mut Report, time: Duration, valet: &Server, ada: &User, driver: &mongodb::Client, peer: Peer<'_>) {
+async fn measure_galleries(
+    report: &mut Report,
+    time: Duration,
+    valet: &Server,
+    ada: &User,
+    driver: &mongodb::Client,
+    peer: Peer<'_>,
+) {
     let (mut by_driver, mut by_valet, mut by_express, mut p99_to_p50) = (vec![], vec![], vec![], vec![]);
     for _ in 0..RUNS {
         by_driver.push(run_load(CONNECTIONS, time, |_| DriverGalleryRead::new(driver, &ada.id)).await);
@@ -143,29 +150,29 @@ async fn galleries(report: &mut Report, time: Duration, valet: &Server, ada: &Us
             by_express.push(repeat(server.address, CONNECTIONS, time, gallery(eve, 50)).await);
         }
     }
-    show("driver only: find(50)", &by_driver, None);
-    show("gallery(50)", &by_valet, None);
+    print_medians("driver only: find(50)", &by_driver, None);
+    print_medians("gallery(50)", &by_valet, None);
     report.ratio("gallery(50), to the driver alone", ratio(&by_valet, &by_driver), Bound::AtLeast(0.6));
     report.ratio("gallery(50): p99, to p50", median(p99_to_p50), Bound::AtMost(15.0));
     if peer.is_some() {
-        show("Express: gallery(50)", &by_express, None);
+        print_medians("Express: gallery(50)", &by_express, None);
         report.ratio("gallery(50), to Express", ratio(&by_valet, &by_express), Bound::AtLeast(55.0));
     }
     let plain_request = gallery(ada, 50);
     let end = plain_request.len() - 2;
     let gzip_request = [&plain_request[..end], b"accept-encoding: gzip\r\n\r\n"].concat();
-    cost(time, valet, "gallery(50), gzip", gzip_request.clone()).await;
+    measure_cost(time, valet, "gallery(50), gzip", gzip_request.clone()).await;
     let mut api = Connection::open(valet.address).await;
     let (plain, packed) = (api.send(&plain_request).await.1.len(), api.send(&gzip_request).await.1.len());
     println!("  {plain} bytes, {packed} compressed");
-    processor_time(report, time, valet, ada).await;
+    measure_processor_time(report, time, valet, ada).await;
 }
 
 /// Number of users whose first pages have more images than the server remembers.
 const SELDOM_READERS: usize = 400;
 
 /// Measures pages of images whose texts the server does not keep: each is read again only after the pages of all other users.
-async fn first_readings(report: &mut Report, time: Duration, valet: &Server, driver: &mongodb::Client) {
+async fn measure_first_readings(report: &mut Report, time: Duration, valet: &Server, driver: &mongodb::Client) {
     let images = driver.database(DATABASE).collection("images");
     let mut users = Vec::new();
     for _ in 0..SELDOM_READERS {
@@ -187,38 +194,38 @@ async fn first_readings(report: &mut Report, time: Duration, valet: &Server, dri
         cpu = cpu_since(before, valet, page.rate * time.as_secs_f64());
         by_valet.push(page);
     }
-    show("gallery(50), read for the first time", &by_valet, cpu);
+    print_medians("gallery(50), read for the first time", &by_valet, cpu);
     let name = "gallery(50) read for the first time, to the driver alone";
     report.ratio(name, ratio(&by_valet, &by_driver), Bound::AtLeast(0.4));
 }
 
 /// Measures the server's processor time of gallery requests, as multiples of that of a `/livez` request.
-async fn processor_time(report: &mut Report, time: Duration, valet: &Server, ada: &User) {
-    let livez = cost(time, valet, "livez", client::request("GET", "/livez", None, None)).await;
+async fn measure_processor_time(report: &mut Report, time: Duration, valet: &Server, ada: &User) {
+    let livez = measure_cost(time, valet, "livez", client::request("GET", "/livez", None, None)).await;
     let mut costs = Vec::new();
     for limit in [1, 50, 100] {
-        costs.push(cost(time, valet, &format!("gallery({limit})"), gallery(ada, limit)).await / livez);
+        costs.push(measure_cost(time, valet, &format!("gallery({limit})"), gallery(ada, limit)).await / livez);
     }
     report.ratio("processor time of gallery(1), to /livez", costs[0], Bound::AtMost(4.0));
     report.ratio("processor time of gallery(50), to /livez", costs[1], Bound::AtMost(7.0));
 }
 
 /// Returns the server's processor time of one request, in seconds.
-async fn cost(time: Duration, valet: &Server, label: &str, request: Vec<u8>) -> f64 {
+async fn measure_cost(time: Duration, valet: &Server, label: &str, request: Vec<u8>) -> f64 {
     let before = valet.cpu();
     let page = repeat(valet.address, CONNECTIONS, time, request).await;
     let cost = cpu_since(before, valet, page.rate * time.as_secs_f64()).unwrap_or(f64::NAN);
-    show(label, &[page], Some(cost));
+    print_medians(label, &[page], Some(cost));
     cost
 }
 
-/// Returns the server's processor time of one of these requests, in seconds, if it was `before` in all before them.
+/// Returns the server's mean processor time of one request, in seconds; `before` is its total before these requests.
 fn cpu_since(before: Option<f64>, valet: &Server, requests: f64) -> Option<f64> {
     valet.cpu().zip(before).map(|(after, before)| (after - before) / requests)
 }
 
 /// Measures the opening of uploads, compared with the driver's same writes and with the Express server.
-async fn upload_openings(report: &mut Report, time: Duration, valet: &Server, driver: &mongodb::Client, peer: Peer<'_>) {
+async fn measure_upload_openings(report: &mut Report, time: Duration, valet: &Server, driver: &mongodb::Client, peer: Peer<'_>) {
     let mut users = Vec::new();
     for _ in 0..UPLOADERS {
         users.push(User::sign_up(valet.address).await);
@@ -256,39 +263,39 @@ async fn upload_openings(report: &mut Report, time: Duration, valet: &Server, dr
             );
         }
     }
-    show("driver only: the writes of opening an upload", &by_driver, None);
-    show("opening an upload", &by_valet, cpu);
+    print_medians("driver only: the writes of opening an upload", &by_driver, None);
+    print_medians("opening an upload", &by_valet, cpu);
     report.ratio("opening an upload, to the driver's same writes", ratio(&by_valet, &by_driver), Bound::AtLeast(0.9));
     let last_to_first = by_valet.last().zip(by_valet.first()).map_or(f64::NAN, |(last, first)| last.rate / first.rate);
     report.ratio("opening an upload: the last run, to the first", last_to_first, Bound::AtLeast(0.9));
     if peer.is_some() {
-        show("Express: presign", &by_express, None);
+        print_medians("Express: presign", &by_express, None);
         report.ratio("opening an upload, to Express", ratio(&by_valet, &by_express), Bound::AtLeast(3.0));
     }
 }
 
 /// Measures single confirms.
-async fn confirms(valet: &Server, s3: std::net::SocketAddr) {
+async fn measure_confirms(valet: &Server, s3: std::net::SocketAddr) {
     let user = User::sign_up(valet.address).await;
     let ids = batch::uploaded(valet, s3, &user, 400).await;
     let before = valet.cpu();
     let requests: Vec<_> = ids.iter().map(|id| user.request("POST", &format!("/api/images/{id}/confirm"), None)).collect();
     let done = send_each(valet.address, CONNECTIONS, OK, requests).await;
-    show("confirm", &[done], cpu_since(before, valet, ids.len() as f64));
+    print_medians("confirm", &[done], cpu_since(before, valet, ids.len() as f64));
 }
 
 /// Measures the effect of password hashing on readers.
-async fn logins(time: Duration, valet: &Server, ada: &User) {
+async fn measure_logins(time: Duration, valet: &Server, ada: &User) {
     let alone = repeat(valet.address, CONNECTIONS, time, gallery(ada, 50)).await;
     let (beside, logins) =
         tokio::join!(repeat(valet.address, CONNECTIONS, time, gallery(ada, 50)), repeat(valet.address, 4, time, ada.login()));
-    show("gallery(50) alone", &[alone], None);
-    show("gallery(50) beside logins", &[beside], None);
-    show("login beside gallery(50)", &[logins], None);
+    print_medians("gallery(50) alone", &[alone], None);
+    print_medians("gallery(50) beside logins", &[beside], None);
+    print_medians("login beside gallery(50)", &[logins], None);
 }
 
 /// Measures the check of a request's token and session, as a share of a gallery request.
-async fn session_check(report: &mut Report, dependencies: &Dependencies, valet: &Server, ada: &User) {
+async fn measure_session_check(report: &mut Report, dependencies: &Dependencies, valet: &Server, ada: &User) {
     const CALLS: u32 = 5000;
     let app = AppState::connect(&dependencies.config()).await.unwrap();
     let now = OffsetDateTime::now_utc();
@@ -301,16 +308,16 @@ async fn session_check(report: &mut Report, dependencies: &Dependencies, valet: 
         times.push(began.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS));
     }
     let check = median(times);
-    let request = cost(Duration::from_secs(1), valet, "gallery(50)", gallery(ada, 50)).await;
+    let request = measure_cost(Duration::from_secs(1), valet, "gallery(50)", gallery(ada, 50)).await;
     println!("check of token and session: {check:.0} ns");
     // `check` is in ns and `request` in s: 1e9 ns a second, and a hundredth for per cent.
     report.ratio("check of token and session, in % of gallery(50)'s processor time", check / request / 1e7, Bound::AtMost(1.0));
 }
 
 /// Measures memory during many concurrent reads.
-async fn crowd(report: &mut Report, time: Duration, valet: &Server, ada: &User) {
+async fn measure_crowd(report: &mut Report, time: Duration, valet: &Server, ada: &User) {
     let page = repeat(valet.address, 256, time * 2, gallery(ada, 50)).await;
-    show("gallery(50), 256 connections", &[page], None);
+    print_medians("gallery(50), 256 connections", &[page], None);
     report.ratio("memory at 256 connections, in MiB", valet.memory().unwrap_or(f64::NAN), Bound::AtMost(120.0));
     let status = Connection::open(valet.address).await.send(&client::request("GET", "/readyz", None, None)).await.0;
     assert_eq!(status, 200);
@@ -328,7 +335,7 @@ fn ratio(runs: &[Load], other_runs: &[Load]) -> f64 {
 }
 
 /// Prints the medians of runs, and the server's processor time of a request in seconds.
-fn show(label: &str, runs: &[Load], cpu: Option<f64>) {
+fn print_medians(label: &str, runs: &[Load], cpu: Option<f64>) {
     let median_of = |value: fn(&Load) -> f64| median(runs.iter().map(value).collect());
     let cpu = cpu.map_or_else(String::new, |seconds| format!("  server {:.0} µs of processor time each", seconds * 1e6));
     println!(
