@@ -234,7 +234,7 @@ impl Signers {
     }
 }
 
-/// Measures the medians of alternating runs of the ways of [`Signers::ways`], which are in its order.
+/// Measures the medians of alternating runs; `ways` are in the order in which [`Signers::ways`] returns them.
 fn measure(report: &mut Report, call: &str, max_ratio_to_floor: f64, ways: &[Way<'_>]) {
     let rounds: Vec<Vec<f64>> = (0..RUNS).map(|_| ways.iter().map(|(_, way)| nanoseconds(way)).collect()).collect();
     let median = |ratio: &dyn Fn(&Vec<f64>) -> f64| {

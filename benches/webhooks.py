@@ -26,7 +26,7 @@ PNG = open(os.path.join(os.path.dirname(__file__), "../tests/fixtures/plain.png"
 # Pairs of rounds: one on each server.
 ROUNDS = 10
 # Times at which messages arrived, by type and image.
-received = {}
+arrival_times = {}
 arrived = threading.Condition()
 
 
@@ -37,7 +37,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         at = time.perf_counter()
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
         with arrived:
-            received[(message["type"], message["data"].get("id"))] = at
+            arrival_times[(message["type"], message["data"].get("id"))] = at
             arrived.notify_all()
         self.send_response(204)
         self.end_headers()
@@ -149,8 +149,8 @@ def print_latency(server, confirms):
         image = server.upload()
         _, acknowledged = server.confirm(image)
         with arrived:
-            assert arrived.wait_for(lambda: ("image.ready", image) in received, 30), "no message within 30 s"
-        waits.append(max(0.0, received[("image.ready", image)] - acknowledged))
+            assert arrived.wait_for(lambda: ("image.ready", image) in arrival_times, 30), "no message within 30 s"
+        waits.append(max(0.0, arrival_times[("image.ready", image)] - acknowledged))
     print(f"confirm to message, {confirms}: p50 {percentile(waits, 0.5) * 1000:.0f} ms, p99 {percentile(waits, 0.99) * 1000:.0f} ms (bound 300 ms)")
 
 

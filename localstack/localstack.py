@@ -1,4 +1,4 @@
-"""Runs LocalStack's S3 without Docker, on the loopback interface alone: localstack.py FOLDER PORT"""
+"""Runs LocalStack's S3 and SQS without Docker, on the loopback interface alone: localstack.py FOLDER PORT"""
 
 import os
 import shutil

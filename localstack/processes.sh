@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Paths and process handling of `up` and `down`; sourced by both.
+# Paths, a lock, and functions for processes and Docker; sourced by `up` and `down`.
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 run=$here/.run

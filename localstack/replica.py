@@ -7,7 +7,7 @@ import time
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-SECONDS = 90
+DEADLINE_SECONDS = 90
 # Error code of MongoDB: the mongod has no replica set configuration yet.
 NOT_YET_INITIALIZED = 94
 
@@ -37,7 +37,7 @@ def settle():
     return False
 
 
-deadline = time.monotonic() + SECONDS
+deadline = time.monotonic() + DEADLINE_SECONDS
 reason = "no primary yet"
 while time.monotonic() < deadline:
     try:
@@ -50,4 +50,4 @@ while time.monotonic() < deadline:
     except PyMongoError as error:
         reason = str(error).splitlines()[0][:300]
     time.sleep(0.05)
-sys.exit(f"mongod was not ready after {SECONDS} s: {reason}")
+sys.exit(f"mongod was not ready after {DEADLINE_SECONDS} s: {reason}")

@@ -1,4 +1,4 @@
-//! Benchmarks with a store that answers after 30 ms: confirms, and the sweeper.
+//! Benchmarks with a store that answers after 30 ms, by a proxy in front of the local S3: confirms, and the sweeper.
 
 use std::{
     net::SocketAddr,
@@ -103,7 +103,7 @@ async fn measure_sweep(report: &mut Report, dependencies: &Dependencies, slow: &
     let mut config = dependencies.config();
     config.s3.endpoint = Some(format!("http://{proxy}").parse().unwrap());
     let app = AppState::connect(&config).await.unwrap();
-    // Every upload is due, so that the sweeper looks for its object.
+    // In two days every upload is due, so the sweeper looks for its object.
     let later = OffsetDateTime::now_utc() + Duration::from_secs(2 * 24 * 60 * 60);
     let began = Instant::now();
     while app.valet.sweeper.sweep_once(later).await.unwrap().may_have_more {}

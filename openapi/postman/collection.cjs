@@ -32,8 +32,8 @@ const variables = {
   sha256: "",
 };
 
-/** Saves values of a response for later requests; runs after every request of the operation, in all folders. */
-const keep = {
+/** Scripts that save values of a response for later requests. */
+const savingScripts = {
   session: `const session = pm.response.json();
 if (session.token) {
     pm.collectionVariables.set("token", session.token);
@@ -46,17 +46,19 @@ if (ticket.upload) pm.collectionVariables.set("ticket", JSON.stringify(ticket.up
   sessions: `const other = (pm.response.json().sessions ?? []).find((session) => !session.current);
 if (other) pm.collectionVariables.set("sessionId", other.id);`,
 };
-const keeps = {
-  sign_up: keep.session,
-  log_in: keep.session,
-  refresh_session: keep.session,
-  create_upload: keep.upload,
-  renew_upload: keep.upload,
-  create_multipart_upload: keep.multipart,
-  list_sessions: keep.sessions,
+/** Script that runs after every request of an operation, in all folders. */
+const scriptAfter = {
+  sign_up: savingScripts.session,
+  log_in: savingScripts.session,
+  refresh_session: savingScripts.session,
+  create_upload: savingScripts.upload,
+  renew_upload: savingScripts.upload,
+  create_multipart_upload: savingScripts.multipart,
+  list_sessions: savingScripts.sessions,
   create_uppy_session: `pm.collectionVariables.set("uppyToken", pm.response.json().token);`,
 };
 
+/** Bodies of requests that differ from the document's examples. */
 const bodies = {
   sign_up: { email: "{{email}}", password: "{{password}}" },
   log_in: { email: "{{email}}", password: "{{password}}" },
@@ -134,6 +136,7 @@ const isOfBackend = ({ security }) => security.some((scheme) => "serviceKey" in 
 /** Returns whether the response goes on for half an hour, for which a run of the collection would wait. */
 const isStream = ({ responses }) => Boolean(responses[200]?.content?.["text/event-stream"]);
 
+/** Returns the operation's id and the collection's request, made from a converted request and the document's examples. */
 function describe(item) {
   const operation = operationOf(item.request);
   const id = operation.operationId;
@@ -141,8 +144,8 @@ function describe(item) {
   const request = { method, description, url: { ...url, host: ["{{baseUrl}}"] }, header: [] };
   request.url.raw = `{{baseUrl}}/${url.path.join("/")}`;
   request.url.variable = url.variable?.map(({ key, description }) => ({ key, description, value: (key === "id" && ids[id]) || parameters[key] }));
-  const asks = (key, description) => (queries[key] ? { key, description, value: queries[key] } : { key, description, value: key === "limit" ? "50" : "", disabled: true });
-  request.url.query = url.query?.map(({ key, description }) => asks(key, description));
+  const queryParameter = (key, description) => (queries[key] ? { key, description, value: queries[key] } : { key, description, value: key === "limit" ? "50" : "", disabled: true });
+  request.url.query = url.query?.map(({ key, description }) => queryParameter(key, description));
   for (const { name, in: place, description } of operation.parameters ?? []) {
     if (place === "header") request.header.push({ key: name, value: name === "Idempotency-Key" ? "{{$guid}}" : "", description, disabled: true });
   }
@@ -154,10 +157,11 @@ function describe(item) {
     request.body = typeof bodies[id] === "string" ? { ...json({}), raw: bodies[id] } : json(bodies[id] ?? withIds(example));
   }
   const made = { name: item.name, request, response: answersOf(operation, request) };
-  if (keeps[id]) made.event = [script("test", `if (pm.response.code < 300) {\n${keeps[id].replace(/^/gm, "    ")}\n}`)];
+  if (scriptAfter[id]) made.event = [script("test", `if (pm.response.code < 300) {\n${scriptAfter[id].replace(/^/gm, "    ")}\n}`)];
   return [id, made];
 }
 
+/** Returns an example in which the saved image replaces the ids, if it has any. */
 const withIds = (example) => (example.ids ? { ids: ["{{imageId}}"] } : example);
 
 /** Returns the document's examples of successful responses. */
@@ -178,7 +182,8 @@ function answersOf(operation, originalRequest) {
 }
 
 // A GIF of one pixel, all ASCII, so that the file fits into a variable; data after its end is accepted and makes its bytes new.
-// To upload another file: Body, binary, and its length and digest above.
+// To upload another file in Postman, choose it as the binary body of the PUT, and declare its length and digest when you open the
+// upload.
 const PICTURE = `const gif = "GIF89a\\x01\\x00\\x01\\x00\\x00\\x00\\x00\\x2c\\x00\\x00\\x00\\x00\\x01\\x00\\x01\\x00\\x00\\x02\\x02\\x4c\\x01\\x00\\x3b";
 const content = gif + pm.variables.replaceIn("{{$guid}}");
 const digest = require("crypto-js").SHA256(require("crypto-js").enc.Latin1.parse(content));
@@ -363,9 +368,10 @@ const PATH = [
   ["Use the ended session's token: refused", "get_me", { after: `${problem(401, "session_ended")}\nfor (const name of ["token", "refreshToken", "sessionId", "imageId", "uploadId", "ticket", "email"]) pm.collectionVariables.set(name, "");` }],
 ];
 
-function step([name, what, { body, before, after }], items) {
-  const { request, event = [] } = typeof what === "string" ? items.get(what) : what;
-  if (!request) throw new Error(`no operation ${what}`);
+/** Returns the request of a step of PATH; `items` are the requests by operation id. */
+function step([name, operationOrRequest, { body, before, after }], items) {
+  const { request, event = [] } = typeof operationOrRequest === "string" ? items.get(operationOrRequest) : operationOrRequest;
+  if (!request) throw new Error(`no operation ${operationOrRequest}`);
   const made = { name, request: structuredClone(request), event: [...event, script("test", after)] };
   if (before) made.event.unshift(script("prerequest", before));
   if (body) made.request.body = typeof body === "string" ? { ...json({}), raw: body } : json(body);

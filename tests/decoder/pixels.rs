@@ -1,4 +1,5 @@
-//! Covers colours and orientations: every fixture is displayed as Pillow and its `LittleCMS` display it.
+//! Covers colours and orientations: every fixture is displayed as Pillow and its `LittleCMS` display it. Also covers colour
+//! profiles, and placeholders (`ThumbHash`).
 
 use super::{Pixels, fixture, format_of, path, render};
 

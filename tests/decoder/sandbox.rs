@@ -62,7 +62,7 @@ async fn child_that_computes_too_long_is_ended() {
 #[tokio::test]
 async fn a_child_is_killed_and_reaped_after_its_deadline() {
     let endless = renderer().with_attempt("time").with_deadline(Duration::from_secs(1));
-    // Its processor time ends after ten seconds. A busy machine may be later than that, but not each time.
+    // The limit of its processor time would end it after ten seconds. A busy machine may be slower than that, but not each time.
     let mut is_killed = false;
     for _ in 0..5 {
         let began = Instant::now();
@@ -179,7 +179,7 @@ fn child_has_a_lower_priority() {
 }
 
 #[tokio::test]
-async fn concurrent_children_return_the_pictures_of_their_own_images() {
+async fn concurrent_children_return_pictures() {
     let all = (0..8).map(|_| render(Format::Jpeg, fixture("orientation-6.jpg")));
     for rendered in futures_util::future::join_all(all).await {
         assert_eq!(rendered.unwrap().pictures.len(), 1);

@@ -1,5 +1,5 @@
-//! Compares the tables of `docs/` and `tests/README.md` that are made from the code with the code. Each is between
-//! `<!-- generated: NAME -->` and `<!-- end -->`.
+//! Compares the tables of `docs/` and `tests/README.md` that are made from the code with the code, and the list of settings with
+//! the settings that are read. Each table is between `<!-- generated: NAME -->` and `<!-- end -->`.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` rewrites the tables.
 
