@@ -14,7 +14,7 @@ use super::{
     workload::{Profile, Random, Workload},
 };
 
-/// Clients repeat their calls for as long as servers are being killed.
+/// Time for which a client repeats an unanswered call: longer than all kills take.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Reads a number from the environment variable `name`; returns `default` if it is unset.
@@ -23,8 +23,7 @@ pub fn number(name: &str, default: u64) -> u64 {
 }
 
 /// F13, F26: kills two servers `VALET_FAULTS_KILLS` (10) times, in batches of `VALET_FAULTS_BATCH` (250), with seeds from
-/// `VALET_FAULTS_SEED` (1) on. With more than 10 kills, the test waits for leases in real
-/// time; otherwise it skips them.
+/// `VALET_FAULTS_SEED` (1) on. With more than 10 kills, the test waits for leases in real time; otherwise it skips them.
 #[tokio::test(flavor = "multi_thread")]
 async fn f13_f26_kills_under_load_violate_no_invariant() {
     let (kills, batch, seed) =

@@ -210,6 +210,7 @@ impl ReplicaSet {
             .args(["--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25", "--dbpath"])
             .arg(&data)
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
+            // For fail points, which some tests set.
             .args(["--setParameter", "enableTestCommands=1"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

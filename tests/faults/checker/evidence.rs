@@ -1,5 +1,6 @@
 //! Gathers the evidence for the checker, without judging it: all documents, all objects with the digests of their bytes, results
-//! of requests without credentials, every user's gallery, and the logs.
+//! of requests without credentials, every user's gallery, received webhooks, the journal and the logs. Also samples the states of
+//! images during the load.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -133,7 +134,7 @@ pub struct Evidence {
     pub open_uploads: Vec<(String, i64)>,
     /// `None` if the store does not check credentials, such as LocalStack.
     pub anonymous: Option<Vec<AnonymousRequest>>,
-    /// Galleries by the user's id, each with the reason if it is missing.
+    /// Gallery of each user, by the user's id; the error is the reason why a gallery is missing.
     pub galleries: BTreeMap<String, Result<Vec<ShownImage>, String>>,
     pub log: String,
     /// Names of the bucket and the database, which no failing answer may contain.
@@ -334,7 +335,7 @@ async fn anonymous(cluster: &Cluster, objects: &[Object]) -> Option<Vec<Anonymou
     Some(stream::iter(answers).buffered(CONCURRENT_CALLS).collect().await)
 }
 
-/// How the owner of a gallery gets a token.
+/// Way in which the owner of a gallery gets a token.
 enum SignIn {
     Email(String),
     /// The app's backend creates a token for this subject.
@@ -373,6 +374,7 @@ async fn gallery(cluster: &Cluster, sign_in: &SignIn) -> Result<Vec<ShownImage>,
     let token = session["token"].as_str().unwrap_or_default();
     let (mut shown, mut after) = (Vec::new(), String::new());
     loop {
+        // Small pages, so that galleries have several.
         let page = request_json(http.get(format!("{base}/api/images/gallery?limit=7{after}")).bearer_auth(token)).await?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         shown.extend(

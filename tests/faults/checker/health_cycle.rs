@@ -37,7 +37,7 @@ pub async fn assert_full_cycle_works(cluster: &Cluster) {
             let sent = put.body(bytes.to_vec()).send().await.unwrap().status();
             let confirm = format!("/api/images/{}/confirm", ticket["id"].as_str().unwrap());
             let (status, image) = call(Method::POST, &confirm, token, None).await;
-            // A URL and its upload end after a few seconds, which a busy machine may take; times in URLs are whole seconds.
+            // On a busy machine the URL or the upload may expire first. The second of slack: times in URLs are whole seconds.
             let valid = Duration::from_secs(ticket["upload"]["expiresIn"].as_u64().unwrap());
             let has_ended =
                 began.elapsed() + Duration::from_secs(1) >= valid && (sent == 403 || matches!(status.as_u16(), 404 | 410));

@@ -69,7 +69,7 @@ impl Report {
     ///
     /// # Panics
     ///
-    /// If an invariant is violated; the message lists all violations.
+    /// If an invariant is violated; the message is the report.
     pub fn assert_clean(&self) {
         assert!(self.violations.is_empty(), "{self}");
     }
@@ -80,6 +80,7 @@ impl fmt::Display for Report {
         let Self { ops, images, ready, objects, users, .. } = self;
         let found = self.violations.len();
         writeln!(f, "{found} violations in {ops} calls, {images} images ({ready} ready), {objects} objects, {users} users")?;
+        // A broken invariant can have thousands of violations.
         self.violations.iter().take(60).try_for_each(|violation| writeln!(f, "I{}: {}", violation.invariant, violation.finding))
     }
 }

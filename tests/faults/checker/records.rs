@@ -47,7 +47,7 @@ fn check_object(evidence: &Evidence, image: &Image, report: &mut Report) {
 /// Checks I15 for a ready image.
 fn check_type(evidence: &Evidence, image: &Image, report: &mut Report) {
     let Some(object) = evidence.object(image.key()) else { return };
-    let (declared, found) = (image.text("contentType"), magic(&object.magic));
+    let (declared, found) = (image.text("contentType"), type_by_magic(&object.magic));
     let agree = found == Some(declared) && object.content_type == declared;
     let served = &object.content_type;
     report
@@ -55,7 +55,7 @@ fn check_type(evidence: &Evidence, image: &Image, report: &mut Report) {
 }
 
 /// Returns the type that the first bytes indicate. HEIF brands are covered by the program's own tests.
-fn magic(bytes: &[u8]) -> Option<&'static str> {
+fn type_by_magic(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),

@@ -83,8 +83,8 @@ impl Timelines {
     /// Returns whether the owner may have deleted an image, by a request for it or with the account.
     pub fn may_be_deleted(&self, id: &str) -> bool {
         let Some(timeline) = self.images.get(id) else { return false };
-        let left = |email: &String| self.accounts.get(email).is_some_and(|life| life.deletion_requested.is_some());
-        timeline.delete_requested.is_some() || timeline.owners.iter().any(left)
+        let may_be_closed = |email: &String| self.accounts.get(email).is_some_and(|life| life.deletion_requested.is_some());
+        timeline.delete_requested.is_some() || timeline.owners.iter().any(may_be_closed)
     }
 
     /// Adds the deletions of a request: they may happen even if no answer arrives.
@@ -143,7 +143,6 @@ impl Timelines {
                 timeline.deleted.get_or_insert(span);
                 return;
             }
-            // A renewal fails as soon as the time is over, but an object that arrived in time can still be confirmed.
             (call, Some(code)) if ends(call, code) => timeline.ended.push((span, code.clone())),
             _ => {}
         }
@@ -172,7 +171,8 @@ impl Timelines {
     }
 }
 
-/// Returns whether a problem code reports that the upload is over.
+/// Returns whether a problem code reports that the upload is over. `upload_expired` of a renewal does not: an object that arrived
+/// in time can still be confirmed.
 fn ends(call: Call, code: &str) -> bool {
     matches!(code, "object_mismatch" | "content_mismatch") || (call == Call::Confirm && code == "upload_expired")
 }

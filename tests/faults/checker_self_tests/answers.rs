@@ -1,4 +1,5 @@
-//! Plants violations in the evidence that the program cannot be made to produce: recorded answers, galleries, and log lines.
+//! Plants violations that the program cannot be made to produce: the evidence is changed, in recorded answers, galleries and log
+//! lines.
 
 use super::CleanCluster;
 use crate::{

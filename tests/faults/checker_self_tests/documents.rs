@@ -24,9 +24,11 @@ pub async fn plant(clean: &CleanCluster) {
     clean.update("images", deleted.id(), stuck).await;
     clean.assert_reports("a rejected upload is not queued for the sweeper", &[8]).await;
 
-    let reopened = doc! { "$set": { "state": "deleting", "due": DateTime::from_millis(i64::from(u32::MAX) * 1000) }, "$unset": { "goneAt": "" } };
+    // In the year 2106.
+    let far_future = DateTime::from_millis(i64::from(u32::MAX) * 1000);
+    let reopened = doc! { "$set": { "state": "deleting", "due": far_future }, "$unset": { "goneAt": "" } };
     clean.update("images", deleted.id(), reopened).await;
-    clean.assert_reports_with_history("a tombstone is live again", &[8]).await;
+    clean.assert_reports_with_history("a purged image is being deleted again", &[8]).await;
 
     clean.update("users", image.user(), doc! { "$inc": { "usedBytes": 1_i64 } }).await;
     clean.assert_reports("a counted byte is not stored", &[9]).await;

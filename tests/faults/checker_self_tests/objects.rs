@@ -8,7 +8,7 @@ use crate::{
     workload::users::MARKER,
 };
 
-/// Returns a PNG with another last byte.
+/// Returns the bytes with another last byte.
 fn different_bytes(bytes: &[u8]) -> Vec<u8> {
     let mut others = bytes.to_vec();
     let last = others.len() - 1;
@@ -148,6 +148,7 @@ async fn plant_uncounted(clean: &CleanCluster) {
     let byte_count = usize::try_from(user.get_i64("usedBytes").unwrap()).unwrap() + 1;
     let source = format!("in/{}/{}", image.user(), image.id());
     clean.put(&source, "image/png", &vec![0; byte_count]).await;
+    // In the year 2106.
     let later = mongodb::bson::DateTime::from_millis(i64::from(u32::MAX) * 1000);
     clean.update("images", image.id(), doc! { "$set": { "strays": [&source], "due": later } }).await;
     clean.assert_reports("more bytes are stored than counted", &[17]).await;

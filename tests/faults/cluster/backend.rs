@@ -88,6 +88,7 @@ impl Backend {
     /// delivery waits.
     async fn make_due(&self, db: &mongodb::Database) -> bool {
         let deliveries = db.collection::<Document>("deliveries");
+        // `due` of a claimed delivery is the end of its claim: these were claimed more than `ATTEMPT` ago.
         let long_claimed: DateTime = (std::time::SystemTime::now() + LEASE - ATTEMPT).into();
         let claimed = doc! { "lease": { "$exists": true }, "due": { "$lt": long_claimed, "$gt": DateTime::from_millis(0) } };
         let found: Vec<_> = deliveries.find(claimed.clone()).await.unwrap().try_collect().await.unwrap();

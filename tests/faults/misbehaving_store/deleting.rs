@@ -1,4 +1,4 @@
-//! F11: deletes on a misbehaving store. The owner's delete succeeds at once; the sweeper removes the object as soon as the
+//! F11, F19: deletes on a misbehaving store. The owner's delete succeeds at once; the sweeper removes the object as soon as the
 //! store accepts its delete.
 
 use std::time::Duration;

@@ -9,7 +9,7 @@ use super::{
         single_server::{Answer, SingleServer},
     },
     AFTER_LAST_CHECK,
-    multipart::send_upload as sent_in_parts,
+    multipart::send_upload as send_multipart_upload,
 };
 use Operation::{CompleteMultipart, CopyObject, CreateMultipart, GetObject, HeadObject, ListParts};
 
@@ -119,7 +119,7 @@ async fn parts_that_cannot_be_completed_get_a_final_answer_and_expire() {
         case(ListParts, (403, "AccessDenied"), OUTAGE, "pending"),
         case(ListParts, (503, "SlowDown"), OUTAGE, "pending"),
     ] {
-        let id = sent_in_parts(&server).await;
+        let id = send_multipart_upload(&server).await;
         server.faults.add(Rule::new(&[case.operation], Misbehavior::error(case.error.0, case.error.1)));
         assert_answer(&server.confirm(&id).await, &case);
         assert_eq!(server.state(&id).await, "pending", "{:?}: parts may be sent again", case.error);

@@ -26,7 +26,7 @@ use self::pump::ConnectionEnd;
 /// Fault that applies to open and to new connections.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// None: bytes pass.
+    /// No fault: bytes pass.
     None,
     /// Delays each piece that is read, in each direction.
     Latency(Duration),
@@ -183,7 +183,7 @@ async fn accept(listener: TcpListener, upstream: SocketAddr, mut faults: watch::
                 let (faults, counts) = (faults.clone(), counts.clone());
                 tokio::spawn(async move {
                     counts.open.fetch_add(1, SeqCst);
-                    if connection(client, upstream, faults).await == ConnectionEnd::Cut {
+                    if relay_connection(client, upstream, faults).await == ConnectionEnd::Cut {
                         counts.cut.fetch_add(1, SeqCst);
                     }
                     counts.open.fetch_sub(1, SeqCst);
@@ -213,7 +213,7 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
 }
 
 /// Relays one connection, with the current fault; returns the reason for its end.
-async fn connection(mut client: TcpStream, upstream: SocketAddr, mut faults: watch::Receiver<Fault>) -> ConnectionEnd {
+async fn relay_connection(mut client: TcpStream, upstream: SocketAddr, mut faults: watch::Receiver<Fault>) -> ConnectionEnd {
     let _ = client.set_nodelay(true);
     let resets = |fault: &Fault| matches!(fault, Fault::Reset | Fault::Refuse);
     let mut faults_of_connection = faults.clone();

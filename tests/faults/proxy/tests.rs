@@ -73,7 +73,7 @@ async fn bytes_and_shutdowns_pass_in_both_directions() {
     let (upstream, received) = echo().await;
     let proxy = Proxy::start(upstream).await;
     let mut stream = connect(&proxy).await;
-    assert_echoed(&mut stream, &[7; 300_000][..4000]).await.unwrap();
+    assert_echoed(&mut stream, &[7; 4000]).await.unwrap();
     assert_echoed(&mut stream, b"more").await.unwrap();
     assert_eq!((received.load(SeqCst), proxy.counts().accepted(), proxy.counts().open()), (4004, 1, 1));
     stream.shutdown().await.unwrap();

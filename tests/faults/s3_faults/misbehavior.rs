@@ -13,7 +13,7 @@ use hyper::{
 
 use super::{Body, Shared};
 
-/// Fault that replaces a request or its answer.
+/// Fault of one request or of its answer.
 #[derive(Clone)]
 pub enum Misbehavior {
     /// Sends this answer without forwarding the request to S3.

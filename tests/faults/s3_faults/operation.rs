@@ -1,4 +1,4 @@
-//! Identifies the operation of a request by its method, path and query.
+//! Identifies the operation of a request by its method, path, query and headers.
 
 use hyper::{Method, Request};
 

@@ -69,7 +69,7 @@ async fn requests_without_a_rule_pass_with_host_and_query() {
 }
 
 #[tokio::test]
-async fn misbehavior_occurs_as_often_as_its_rule_allows() {
+async fn misbehaviors_apply_to_the_requests_of_their_rules() {
     let faults = S3Faults::start(upstream().await).await;
     let hits = faults.add(Rule::all(Misbehavior::error(403, "AccessDenied")).at_most(1));
     let (status, body) = get(&faults, "/b/k").await.unwrap();

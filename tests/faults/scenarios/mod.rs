@@ -1,6 +1,5 @@
 //! Scenarios of the fault matrix under load: a fault begins and ends while clients work and a probe client asserts its answers;
-//! afterwards every invariant holds. `tests/faults/README.md` lists the
-//! scenarios.
+//! afterwards every invariant holds. `tests/faults/README.md` lists the scenarios.
 //!
 //! The short form is part of `cargo test`; with `VALET_FAULTS_LONG=1` each fault lasts as long as the matrix demands.
 

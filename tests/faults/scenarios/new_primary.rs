@@ -25,8 +25,8 @@ async fn f5_new_primary_never_shows_deleted_images() {
     let cluster = Cluster::start(Options { servers: 2, mongodb: Some(set.uri()), change, ..Options::default() }).await;
     let mut probe = Probe::start(&cluster).await;
     let (kept, deleted) = (probe.upload().await, probe.upload().await);
-    let former = set.primary().await;
-    let others = || (0..3).filter(|number| *number != former);
+    let old_primary = set.primary().await;
+    let others = || (0..3).filter(|number| *number != old_primary);
     // The secondaries get every write, but do not learn which writes a majority has.
     let set_failpoint = async |mode: &str| {
         for number in others() {
@@ -37,7 +37,7 @@ async fn f5_new_primary_never_shows_deleted_images() {
     let deletion = probe.call(Method::DELETE, &format!("/api/images/{deleted}"), None).await;
     assert_eq!(deletion.status, 204, "{deletion:?}");
     set.step_down().await;
-    set.primary_other_than(former).await;
+    set.primary_other_than(old_primary).await;
 
     let mut outages = 0;
     let began = Instant::now();

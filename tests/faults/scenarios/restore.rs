@@ -62,7 +62,8 @@ async fn orphans(cluster: &Cluster, options: &[&str]) -> (usize, usize, String) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f27_older_database_works_with_a_newer_bucket() {
-    const SINCE: usize = 12;
+    /// Number of images that are uploaded after the dump.
+    const UPLOADS_AFTER_DUMP: usize = 12;
     let change = Box::new(|_, settings: Settings| {
         settings.with("UPLOAD_URL_TTL", "60s").with("UPLOAD_TTL", "120s").with("MULTIPART_TTL", "120s")
     });
@@ -76,18 +77,18 @@ async fn f27_older_database_works_with_a_newer_bucket() {
     load.stop().await;
     cluster.quiesce(LeaseWait::Skipped).await;
     let (documents, objects) = (dump(&cluster).await, keys(&cluster).await);
-    for _ in 0..SINCE {
+    for _ in 0..UPLOADS_AFTER_DUMP {
         probe.upload().await;
     }
     cluster.deliver_events().await;
 
     restore(&cluster, &documents).await;
     let (found, missing, out) = orphans(&cluster, &[]).await;
-    assert_eq!((found, missing), (SINCE, 0), "{out}");
+    assert_eq!((found, missing), (UPLOADS_AFTER_DUMP, 0), "{out}");
     // The checker reports the newer objects as objects without a record and as uncounted bytes, and reports nothing else.
     let report = check(&cluster, &journal, Duration::ZERO).await;
     assert_eq!(report.violated(), [3, 17].into(), "{report}");
-    orphans(&cluster, &["--delete", "--expect", &SINCE.to_string()]).await;
+    orphans(&cluster, &["--delete", "--expect", &UPLOADS_AFTER_DUMP.to_string()]).await;
     assert_eq!(keys(&cluster).await, objects);
     check(&cluster, &journal, Duration::ZERO).await.assert_clean();
 

@@ -14,7 +14,8 @@ use super::{
 };
 use Operation::{DeleteObject, GetObject, HeadObject, PutObject};
 
-/// A cluster under load, whose servers reach the store through `proxy` and `server_faults`, and whose clients through `client_faults`.
+/// A cluster under load, whose servers reach the store through `proxy` and `server_faults`, and whose clients reach it through
+/// `client_faults`.
 struct StoreScenario {
     scenario: Scenario,
     server_faults: S3Faults,

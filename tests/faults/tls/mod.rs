@@ -1,5 +1,5 @@
-//! TLS in front of a server, with a certificate that is expired or valid. ca.pem signed both certificates and nothing else; its
-//! private key was discarded.
+//! TLS in front of a server, with a certificate that is expired or valid. leaf.key is the key of both certificates.
+//! ca.pem signed them and nothing else; its private key was discarded.
 
 use std::{
     net::SocketAddr,

@@ -21,7 +21,7 @@ use crate::journal::{AnswerLine, Call, Item, Journal, RequestLine, now};
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Number of failures, at most, that the tally records.
-const FAILURES: usize = 200;
+const MAX_FAILURES: usize = 200;
 
 /// The servers as a load balancer sees them.
 pub struct Balancer {
@@ -47,7 +47,7 @@ impl Balancer {
 /// Counters of the load.
 #[derive(Default)]
 pub struct Tally {
-    /// Number of confirms that were answered 200, each image once.
+    /// Number of images that confirms answered with 200; a repeated confirm counts again.
     pub confirmed: AtomicU64,
     /// The first answers of 500, 503 and 504, and the first missing answers.
     pub failures: std::sync::Mutex<Vec<String>>,
@@ -157,7 +157,7 @@ impl Caller {
         };
         if let Some(failure) = failure {
             let mut failures = self.tally.failures.lock().unwrap();
-            if failures.len() < FAILURES {
+            if failures.len() < MAX_FAILURES {
                 failures.push(failure);
             }
         }

@@ -156,7 +156,7 @@ impl Client {
         }
     }
 
-    /// Returns the same client in another tab.
+    /// Returns a copy with the same session, for concurrent calls, like another tab of a browser.
     fn concurrent_copy(&mut self) -> Self {
         let session = Session {
             token: self.session.token.clone(),

@@ -61,7 +61,7 @@ pub struct KnownImage {
     pub ready: bool,
 }
 
-/// How the user of an account signs in.
+/// Way in which the user of an account signs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SignIn {
     Password,

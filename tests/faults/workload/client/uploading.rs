@@ -142,8 +142,8 @@ impl Client {
     /// Requests an upload of one file.
     async fn open_upload(&mut self, body: &Value, file: &File, key: Option<&String>) -> Answer {
         let items = vec![journal_item(file, key)];
-        let to = (Method::POST, "/api/images/upload");
-        self.call_under_key(Call::Issue, to, Some(body.clone()), key.cloned(), items).await
+        let method_and_path = (Method::POST, "/api/images/upload");
+        self.call_under_key(Call::Issue, method_and_path, Some(body.clone()), key.cloned(), items).await
     }
 
     /// Sends and confirms an open upload as its fate says.
@@ -268,8 +268,8 @@ impl Client {
         }
         let with_checksums = body.get("partChecksums").is_some();
         let declarations = vec![Item { idem_key: key.clone(), ..journal_item(&file, None) }];
-        let to = (Method::POST, "/api/images/multipart");
-        let ticket = self.call_under_key(Call::Issue, to, Some(body), key, declarations).await;
+        let method_and_path = (Method::POST, "/api/images/multipart");
+        let ticket = self.call_under_key(Call::Issue, method_and_path, Some(body), key, declarations).await;
         let Some(id) = ticket.json["id"].as_str().map(str::to_owned) else { return };
         self.account.remember_open(&id, &file);
         let part = if with_checksums { json!({ "partNumber": 1, "sha256": file.sha256 }) } else { json!({ "partNumber": 1 }) };
