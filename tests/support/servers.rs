@@ -1,5 +1,5 @@
 //! Servers that a run of a test binary shares: one mongod and one local S3 for all its tests; and a Valet server in the
-//! process of the tests. Shared by the test binaries.
+//! process of the tests. Also the run's folder, and clients of HTTP and S3. Shared by the test binaries.
 //!
 //! `VALET_TEST_S3_ENDPOINT` (with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`) names another S3 server,
 //! `VALET_TEST_MONGODB_URI` another MongoDB; with `VALET_TEST_S3_FINALIZE=copy` uploads are copied at confirm.
@@ -171,7 +171,7 @@ fn run_dir(base: &Path) -> std::io::Result<PathBuf> {
     std::fs::create_dir_all(&dir).map(|()| dir)
 }
 
-/// Space that the run's databases may need: each of more than 700 tests has some fifty files, in all less than 2 GB.
+/// Free space for the run's databases, 6 GiB: each of more than 700 tests has some fifty files, in all less than 2 GB.
 const MEMORY_KIB: u64 = 6 << 20;
 
 /// Creates this run's folder in the file system in memory, if it and the machine have room. mongod awaits the disk for each

@@ -158,7 +158,7 @@ async fn answer(
     };
     tokio::time::sleep(reply.after).await;
     if reply.is_held {
-        // An error says that the receiver is gone.
+        // It fails only after the receiver was dropped.
         let _ = released.wait_for(|is_released| *is_released).await;
     }
     let response =

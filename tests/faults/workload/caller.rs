@@ -121,8 +121,8 @@ impl Caller {
         }
     }
 
-    /// Sends a request once and records it with its answer; returns the number of the call and the answer. `repeat_of` is the number
-    /// of the first call that it repeats.
+    /// Sends a request once and records it with its answer; returns the number of the call and the answer. `repeat_of` is the
+    /// number of the first call that it repeats.
     async fn send_once(&mut self, request: &Request<'_>, repeat_of: Option<u64>) -> (u64, Answer) {
         let op = self.journal.next_number();
         let mut server = self.balancer.pick(&mut self.random);

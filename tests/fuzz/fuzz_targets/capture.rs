@@ -40,7 +40,8 @@ fuzz_target!(|file: &[u8]| {
         if let Some(location) = location {
             assert_eq!(Location::new(location.latitude(), location.longitude()), Some(location));
         }
-        // First only the end of the file is fetched; then its beginning and, at an offset of 1 MiB, its rest, with a hole between them.
+        // First only the end of the file is fetched; then its beginning and, at an offset of 1 MiB, its rest, with a hole between
+        // them.
         let mut fetched = FetchedRanges::default();
         fetched.keep(cut as u64, &file[cut..]);
         let _ = read_capture(format, &fetched);

@@ -1,5 +1,5 @@
-//! Fuzzes the client address from `X-Forwarded-For`, the settings for trusted proxies, and rates. The input is one rate, or lines: the networks of
-//! TRUSTED_PROXIES, the peer's address, then the header's fields.
+//! Fuzzes the client address from `X-Forwarded-For`, the settings for trusted proxies, and rates. The input is one rate, or lines:
+//! the networks of TRUSTED_PROXIES, the peer's address, then the header's fields.
 #![no_main]
 
 use std::net::{IpAddr, SocketAddr};
@@ -32,8 +32,8 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(client, peer, "the fields of an untrusted peer are not used");
         return;
     }
-    // The expected address is the first untrusted hop from the end of the list, else the hop that is farthest from the end and
-    // readable.
+    // The expected address is the first untrusted hop from the end of the list, else the last one before a hop that is not an
+    // address.
     let hops: Vec<&str> = fields.iter().flat_map(|field| field.split(',')).map(str::trim).collect();
     let read = |hop: &str| {
         let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);

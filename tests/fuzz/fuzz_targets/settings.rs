@@ -26,11 +26,11 @@ const LISTS: [&str; 5] = ["CORS_ORIGINS", "JWT_PREVIOUS_SECRETS", "OIDC_AUDIENCE
 /// Returns combinations of values that the reader rejects, because one of them has no effect or contradicts another.
 fn values_without_effect() -> Vec<Vec<(&'static str, &'static str)>> {
     let limits = NAMES.iter().copied().filter(|name| name.starts_with("RATE_LIMIT_"));
-    let off = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
+    let local_accounts_off = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
     let password_settings = [("PASSWORD_MIN_LENGTH", "12"), ("REFRESH_TOKEN_TTL", "1day"), ("SIGNUP", "on")];
     let mut all: Vec<_> = limits.clone().map(|name| vec![("RATE_LIMIT", "off"), (name, "1/1m")]).collect();
-    all.extend(limits.map(|name| [off.as_slice(), &[(name, "1/1m")]].concat()));
-    all.extend(password_settings.map(|pair| [off.as_slice(), &[pair]].concat()));
+    all.extend(limits.map(|name| [local_accounts_off.as_slice(), &[(name, "1/1m")]].concat()));
+    all.extend(password_settings.map(|pair| [local_accounts_off.as_slice(), &[pair]].concat()));
     for name in ["S3_ENDPOINT", "S3_PUBLIC_ENDPOINT"] {
         all.push(vec![(name, "https://bucket.s3.example")]);
         all.push(vec![(name, "https://s3-accelerate.amazonaws.com"), ("S3_FORCE_PATH_STYLE", "true")]);
@@ -40,7 +40,7 @@ fn values_without_effect() -> Vec<Vec<(&'static str, &'static str)>> {
         ["w", "journal", "readConcernLevel", "readPreference", "retryWrites", "retryReads", "maxPoolSize", "minPoolSize"];
     let options_without_effect = ["wTimeoutMS", "readPreferenceTags", "maxStalenessSeconds", "uuidRepresentation", "compressors"];
     for option in options.iter().chain(&options_without_effect).chain(&["zlibCompressionLevel", "waitQueueTimeoutMS"]) {
-        // `x` is invalid for every option. The leaked texts are few: their names are constants.
+        // `x` is invalid for every option. Few texts are leaked, because the options are constants.
         let uri: &'static str = Box::leak(format!("mongodb://db/?{option}=x").into_boxed_str());
         all.push(vec![("MONGODB_URI", uri)]);
     }
@@ -66,21 +66,22 @@ fn values_without_effect() -> Vec<Vec<(&'static str, &'static str)>> {
 /// the input, which might be secret.
 static PROBLEMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let with_each_other = |name| NAMES.iter().map(move |other| [(name, "\u{1}"), (*other, "")]);
-    let combined = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
-    let each = combined.map(|pair| vec![pair]).into_iter().chain([
-        vec![combined[0], combined[1]],
-        vec![combined[0], combined[2]],
-        vec![combined[0], ("SIGNUP", "on")],
+    // An issuer without an audience, and an audience without an issuer, are rejected.
+    let provider_alone = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
+    let parts_of_provider = provider_alone.map(|pair| vec![pair]).into_iter().chain([
+        vec![provider_alone[0], provider_alone[1]],
+        vec![provider_alone[0], provider_alone[2]],
+        vec![provider_alone[0], ("SIGNUP", "on")],
     ]);
-    let wrong = NAMES.iter().flat_map(|name| with_each_other(*name)).map(|pairs| pairs.to_vec()).chain(each);
+    let wrong = NAMES.iter().flat_map(|name| with_each_other(*name)).map(|pairs| pairs.to_vec()).chain(parts_of_provider);
     let wrong = wrong
         .chain(LISTS.map(|name| vec![(name, ",")]))
         .chain(LISTS.map(|name| vec![(name, "a,a")]))
         .chain(values_without_effect());
     let wrong = wrong
         .chain(["\u{fffd}", "a b", "0", "http://a/b?c"].iter().flat_map(|value| NAMES.iter().map(|name| vec![(*name, *value)])));
-    let own = ["ACCESS_TOKEN_TTL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_PREVIOUS_SECRETS"];
-    let wrong = wrong.chain(own.map(|name| [combined.as_slice(), &[("UPPY", "off"), (name, "1m")]].concat()));
+    let token_settings = ["ACCESS_TOKEN_TTL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_PREVIOUS_SECRETS"];
+    let wrong = wrong.chain(token_settings.map(|name| [provider_alone.as_slice(), &[("UPPY", "off"), (name, "1m")]].concat()));
     let missing = Config::read(&|_| None).err().map(|problems| problems.to_string());
     let texts = wrong.filter_map(|pairs| read(&pairs).err().map(|problems| problems.to_string())).chain(missing);
     texts.flat_map(|text| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()).collect()

@@ -126,17 +126,17 @@ fuzz_target!(|bytes: &[u8]| {
     for (name, value) in query {
         assert_eq!(find(name), Some(*value));
     }
-    let own = pairs.iter().filter(|(name, _)| name.starts_with("X-Amz-")).count();
-    assert_eq!(pairs.len(), query.len() + own, "nothing else is signed");
+    let signature_pairs = pairs.iter().filter(|(name, _)| name.starts_with("X-Amz-")).count();
+    assert_eq!(pairs.len(), query.len() + signature_pairs, "nothing else is signed");
 
     // A header without a value is signed without a line of its own, as sealed PUTs need it: AWS's signer does not support that.
     if headers.iter().any(|(_, value)| value.is_empty()) {
         return;
     }
     // The same request signed by AWS's signer.
-    let own_query =
+    let requested_query =
         presigned.url[address.len() + 1..].split('&').filter(|pair| !pair.starts_with("X-Amz-")).collect::<Vec<_>>().join("&");
-    let bare = if own_query.is_empty() { address.to_owned() } else { format!("{address}?{own_query}") };
+    let bare = if requested_query.is_empty() { address.to_owned() } else { format!("{address}?{requested_query}") };
     let identity = Keys::new(ID, SECRET, (!token.is_empty()).then(|| token.to_owned()), None, "fuzz").into();
     let mut settings = SigningSettings::default();
     settings.signature_location = SignatureLocation::QueryParams;
@@ -152,7 +152,7 @@ fuzz_target!(|bytes: &[u8]| {
     for (name, value) in by_aws.output().params() {
         assert_eq!(find(name), Some(&**value), "{name}");
     }
-    assert_eq!(by_aws.output().params().len(), own);
+    assert_eq!(by_aws.output().params().len(), signature_pairs);
 
     // A form allows only its own fields, under a separate signature.
     let fields = [("key", key), ("content-type", &*content_type)];
