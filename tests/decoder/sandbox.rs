@@ -19,7 +19,7 @@ use valet::{
     },
 };
 
-use super::{PROGRAM, fixture, render, renderer};
+use super::{PROGRAM, fixture, format_of, render, renderer};
 
 /// Renders a file with this attempt to leave the sandbox; returns how the child ended.
 async fn cause_of(attempt: &str) -> CrashCause {
@@ -179,9 +179,15 @@ fn child_has_a_lower_priority() {
 }
 
 #[tokio::test]
-async fn concurrent_children_return_pictures() {
-    let all = (0..8).map(|_| render(Format::Jpeg, fixture("orientation-6.jpg")));
-    for rendered in futures_util::future::join_all(all).await {
-        assert_eq!(rendered.unwrap().pictures.len(), 1);
+async fn concurrent_children_return_the_pictures_of_their_own_images() {
+    let files = ["plain.png", "grey.jpg", "p3-large.jpg", "linear-gamma.png", "grey-two-bit.png"];
+    let mut expected = Vec::new();
+    for name in files {
+        let hash = render(format_of(name), fixture(name)).await.unwrap().thumb_hash;
+        assert!(!expected.contains(&hash), "{name} looks like another of these images");
+        expected.push(hash);
     }
+    let concurrent = futures_util::future::join_all(files.iter().map(|name| render(format_of(name), fixture(name)))).await;
+    let returned: Vec<_> = concurrent.into_iter().map(|rendered| rendered.unwrap().thumb_hash).collect();
+    assert_eq!(returned, expected);
 }

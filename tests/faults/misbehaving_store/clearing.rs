@@ -11,7 +11,7 @@ use super::{
     },
     AFTER_LAST_CHECK,
 };
-use Operation::{AbortMultipart, DeleteObject, GetObject, HeadObject, ListParts, ListUploads, ListVersions};
+use Operation::{AbortMultipart, DeleteObject, GetObject, HeadObject, ListUploads, ListVersions};
 
 /// Statuses and codes of permanent errors.
 const PERMANENT_ERRORS: [(u16, &str); 6] = [
@@ -52,7 +52,7 @@ async fn count_open_uploads(server: &SingleServer) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn permanently_failing_step_does_not_stop_other_steps() {
     let server = SingleServer::start(&[]).await;
-    for operation in [HeadObject, GetObject, ListVersions, DeleteObject, ListUploads, ListParts, AbortMultipart] {
+    for operation in [HeadObject, GetObject, ListVersions, DeleteObject, ListUploads, AbortMultipart] {
         for (status, code) in PERMANENT_ERRORS {
             if (operation, status) == (DeleteObject, 404) {
                 // A 404 for a deletion counts as success, so nothing fails permanently.
