@@ -116,8 +116,9 @@ impl AccountDeletion {
         now: OffsetDateTime,
     ) -> Result<(), DeleteAccountError> {
         let account = self.store.users.find(caller.user).await?.ok_or(DeleteAccountError::NoAccount)?;
-        let account = match (&account.user.email, &account.password_hash, caller.origin) {
-            (Some(_), Some(_), _) => {
+        let has_password = account.user.email.is_some() && account.password_hash.is_some();
+        let account = match (has_password, &account.password_hash, caller.origin) {
+            (true, ..) => {
                 let password = password.ok_or(DeleteAccountError::NoPassword)?;
                 let (_, permit) = self.password_checks.admit_password_check(caller, client)?;
                 let attempt = self.password_checks.count_attempt_of(caller)?;
@@ -130,7 +131,11 @@ impl AccountDeletion {
         if !self.store.users.claim_deletion(&account, now).await? {
             // A concurrent request was faster, or the password was changed meanwhile.
             self.store.users.find(caller.user).await?.ok_or(DeleteAccountError::NoAccount)?;
-            return Err(LogInError::InvalidCredentials.into());
+            return Err(if has_password {
+                LogInError::InvalidCredentials.into()
+            } else {
+                StoreError::Contention { subject: "the account that is deleted" }.into()
+            });
         }
         audit!("account_deletion_begun", user = %caller.user, "the owner deleted an account");
         self.end_all_sessions(&account).await;

@@ -48,7 +48,11 @@ pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, report:
 /// Uploads the picture to the bucket.
 async fn upload(context: &ProbeContext<'_>, key: &crate::model::ObjectKey) -> Result<(), StoreError> {
     let put = context.presigned_put(key, PICTURE)?;
-    context.http.send(Method::PUT, &put.url, &put.headers(), Bytes::from_static(PICTURE)).await.map(drop)
+    let response = context.http.send(Method::PUT, &put.url, &put.headers(), Bytes::from_static(PICTURE)).await?;
+    if response.is_success() {
+        return Ok(());
+    }
+    Err(StoreError::Objects { operation: "presigned PUT", reason: response.describe() })
 }
 
 /// Checks that imgproxy answers a valid URL with an image.

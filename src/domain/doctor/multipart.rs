@@ -36,10 +36,7 @@ pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
     match context.prober.begin(&key, PartChecksums::Sha256).await {
         Ok(upload) => {
             report.add(&rules::PART_CHECKSUM, answer_or_no(part_checksum(context, &key, &upload).await));
-            report.add(
-                &rules::PARTS_SUMMED,
-                answer_or_no(lists_all_checksums(context, &key, &upload).await.map(|all| answer_if(all, ""))),
-            );
+            report.add(&rules::PARTS_SUMMED, answer_or_no(part_checksums_listed(context, &key, &upload).await));
             report.add(&rules::ABORT, answer_or_no(abort(context, &key, &upload).await));
         }
         Err(error) => report.add(&rules::PART_CHECKSUM, Answer::No(error.to_string())),
@@ -133,9 +130,12 @@ async fn part_checksum(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str
     Ok(answer_if(wrong_parts == 0 && right.is_success(), seen))
 }
 
-/// Returns whether the listing of parts contains their checksums: the request that completes an upload must name them.
-async fn lists_all_checksums(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<bool, StoreError> {
-    Ok(context.prober.parts(key, upload).await?.unwrap_or_default().iter().all(|part| part.has_sha256))
+/// Checks that the listing of parts contains their checksums: the request that completes an upload must name them.
+async fn part_checksums_listed(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
+    let parts = context.prober.parts(key, upload).await?.unwrap_or_default();
+    // An empty list proves nothing: the store accepted no part, or does not list it.
+    let seen = if parts.is_empty() { "no part is listed" } else { "" };
+    Ok(answer_if(!parts.is_empty() && parts.iter().all(|part| part.has_sha256), seen))
 }
 
 /// Probes with an upload of its own whether parts are listed with their checksums. Returns `false` only if a part was accepted and
@@ -145,7 +145,8 @@ pub(super) async fn lists_checksums(context: &ProbeContext<'_>) -> Result<bool, 
     let upload = context.prober.begin(&key, PartChecksums::Sha256).await?;
     let listed = async {
         put_part(context, &key, &upload, &[("x-amz-checksum-sha256", &digest)], BODY).await?;
-        lists_all_checksums(context, &key, &upload).await
+        let parts = context.prober.parts(&key, &upload).await?.unwrap_or_default();
+        Ok(parts.iter().all(|part| part.has_sha256))
     }
     .await;
     context.prober.abort(&key, &upload).await?;

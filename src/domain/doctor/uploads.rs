@@ -114,16 +114,19 @@ async fn overlap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
         async move {
             let put = context.presigned_put(&context.key(&probe_names::overlap(round)), body)?;
             let responses = context.http.put_twice(&put.url, &put.headers(), &put.body).await?;
-            // Both may fail (AWS rarely answers 409 to both): then the client repeats its upload.
-            Ok::<_, StoreError>(responses.iter().filter(|response| response.is_success()).count() > 1)
+            Ok::<_, StoreError>(responses.iter().filter(|response| response.is_success()).count())
         }
     });
-    let rounds_with_two_winners = try_join_all(rounds).await?.into_iter().filter(|has_two_winners| *has_two_winners).count();
+    let winners = try_join_all(rounds).await?;
+    let rounds_with_two_winners = winners.iter().filter(|count| **count > 1).count();
+    // Both may fail (AWS rarely answers 409 to both): then the client repeats its upload. If they fail in every round, nothing is proved.
+    let is_proved = winners.contains(&1);
     let seen = match rounds_with_two_winners {
-        0 => format!("in {ROUNDS} rounds"),
+        0 if is_proved => format!("in {ROUNDS} rounds"),
+        0 => format!("neither succeeded in {ROUNDS} rounds"),
         rounds => format!("two winners in {rounds} of {ROUNDS} rounds"),
     };
-    Ok(answer_if(rounds_with_two_winners == 0, seen))
+    Ok(answer_if(rounds_with_two_winners == 0 && is_proved, seen))
 }
 
 /// Announces a body of the maximum size with `Expect: 100-continue`, and sends none of it.

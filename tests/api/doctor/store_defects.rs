@@ -130,6 +130,11 @@ impl ProxyState {
                     self.upstream.s3.head_object().bucket(&self.upstream.bucket).key(key).send().await.ok()?.content_length()?;
                 (last >= size).then(|| status(StatusCode::BAD_REQUEST))
             }
+            // Only the overlapping PUTs have bodies of this size.
+            Defect::RejectsOverlap if simple_put && body.len() == 256 * 1024 => Some(status(StatusCode::CONFLICT)),
+            Defect::RejectsSummedParts if part && parts.headers.contains_key("x-amz-checksum-sha256") => {
+                Some(status(StatusCode::FORBIDDEN))
+            }
             Defect::AbortsNothing if parts.method == Method::DELETE && query.contains("uploadId") => {
                 Some(status(StatusCode::METHOD_NOT_ALLOWED))
             }

@@ -9,6 +9,10 @@ pub enum Defect {
     ReplacesObjects,
     /// Two concurrent PUTs both succeed (s3s-fs).
     HasNoLocks,
+    /// Rejects both of two concurrent PUTs.
+    RejectsOverlap,
+    /// Rejects every part with a checksum.
+    RejectsSummedParts,
     /// Rejects wrong bytes but stores them (s3s-fs).
     KeepsRejectedBytes,
     /// Ignores checksums and stores none (Ceph RGW).
@@ -104,6 +108,8 @@ pub const ALL: &[(Defect, &[&str])] = &[
     ),
     (Defect::ReplacesObjects, &["upload: If-None-Match enforced", "upload: one winner of overlapping PUTs"]),
     (Defect::HasNoLocks, &["upload: one winner of overlapping PUTs"]),
+    (Defect::RejectsOverlap, &["upload: one winner of overlapping PUTs"]),
+    (Defect::RejectsSummedParts, &["multipart: part checksum enforced", "multipart: part checksums listed"]),
     (Defect::KeepsRejectedBytes, &["upload: checksum enforced"]),
     (Defect::KnowsNoChecksums, &["upload: checksum enforced", "object: HEAD returns the checksum"]),
     (Defect::IsPublic, &["object: anonymous access refused"]),
