@@ -111,7 +111,7 @@ async fn test(endpoints: &Endpoints, id: &str, now: OffsetDateTime) -> Result<()
 fn line(endpoint: &WebhookEndpoint) -> String {
     let since = endpoint.first_failure_at.and_then(|at| at.format(&Rfc3339).ok());
     let failing = since.map(|since| format!(" failing since {since}")).unwrap_or_default();
-    let why = endpoint.disabled_why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    let why = endpoint.disabled_reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     let types = if endpoint.types.is_empty() { "all types".to_owned() } else { endpoint.types.join(",") };
     format!("{} {}{why} {} {types}{failing}", endpoint.id, endpoint.state.as_str(), endpoint.url)
 }

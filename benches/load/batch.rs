@@ -22,7 +22,7 @@ const MANY: usize = 100;
 const SINGLES: usize = 10;
 
 /// Opens this many uploads in batches and PUTs their bytes; returns their ids.
-pub async fn uploaded(valet: &Server, s3: SocketAddr, user: &User, count: usize) -> Vec<String> {
+pub async fn send_uploads(valet: &Server, s3: SocketAddr, user: &User, count: usize) -> Vec<String> {
     let (mut api, mut bucket) = (Connection::open(valet.address).await, Connection::open(s3).await);
     let mut ids = Vec::new();
     let files: Vec<_> = (0..count).map(|_| unique_png()).collect();
@@ -52,7 +52,7 @@ async fn put(bucket: &mut Connection, s3: SocketAddr, upload: &Value, bytes: &[u
 }
 
 /// Measures the ratio of a batch to a single call for each operation, over one connection with one request at a time.
-pub async fn ratios(report: &mut Report, valet: &Server, s3: SocketAddr) {
+pub async fn measure(report: &mut Report, valet: &Server, s3: SocketAddr) {
     // For each of the five operations, the seconds of a single call and of a batch, by run.
     let mut times = [(); 5].map(|()| (Vec::new(), Vec::new()));
     for _ in 0..RUNS {
@@ -68,7 +68,7 @@ pub async fn ratios(report: &mut Report, valet: &Server, s3: SocketAddr) {
         times[0].0.push(one);
         times[0].1.push(many);
 
-        let ids = uploaded(valet, s3, &user, SINGLES + MANY).await;
+        let ids = send_uploads(valet, s3, &user, SINGLES + MANY).await;
         let (few, rest) = ids.split_at(SINGLES);
         let steps: [(_, Single, _, _); 4] = [
             ("renew", |id| ("POST", format!("/api/images/{id}/renew")), "/api/images/renew", 200),

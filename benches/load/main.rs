@@ -96,7 +96,7 @@ async fn main() {
     measure_upload_openings(report, time, &valet, &driver, peer).await;
     measure_confirms(&valet, dependencies.s3).await;
     measure_logins(time, &valet, &ada).await;
-    batch::ratios(report, &valet, dependencies.s3).await;
+    batch::measure(report, &valet, dependencies.s3).await;
     open_uploads::measure(report, &valet, &driver.database(DATABASE)).await;
     slow_store::measure(report).await;
     measure_session_check(report, &dependencies, &valet, &ada).await;
@@ -277,7 +277,7 @@ async fn measure_upload_openings(report: &mut Report, time: Duration, valet: &Se
 /// Measures single confirms.
 async fn measure_confirms(valet: &Server, s3: std::net::SocketAddr) {
     let user = User::sign_up(valet.address).await;
-    let ids = batch::uploaded(valet, s3, &user, 400).await;
+    let ids = batch::send_uploads(valet, s3, &user, 400).await;
     let before = valet.cpu();
     let requests: Vec<_> = ids.iter().map(|id| user.request("POST", &format!("/api/images/{id}/confirm"), None)).collect();
     let done = send_each(valet.address, CONNECTIONS, OK, requests).await;

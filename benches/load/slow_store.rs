@@ -99,7 +99,7 @@ async fn measure_confirms(report: &mut Report, dependencies: &Dependencies, slow
 /// Measures the number of images that a sweep confirms in a second.
 async fn measure_sweep(report: &mut Report, dependencies: &Dependencies, slow: &Server, proxy: SocketAddr) {
     let user = User::sign_up(slow.address).await;
-    batch::uploaded(slow, dependencies.s3, &user, SWEPT).await;
+    batch::send_uploads(slow, dependencies.s3, &user, SWEPT).await;
     let mut config = dependencies.config();
     config.s3.endpoint = Some(format!("http://{proxy}").parse().unwrap());
     let app = AppState::connect(&config).await.unwrap();
@@ -115,7 +115,7 @@ async fn measure_sweep(report: &mut Report, dependencies: &Dependencies, slow: &
 /// Returns the mean time of a confirm in seconds.
 async fn mean_confirm_time(valet: &Server, s3: SocketAddr) -> f64 {
     let user = User::sign_up(valet.address).await;
-    let ids = batch::uploaded(valet, s3, &user, CONFIRMS).await;
+    let ids = batch::send_uploads(valet, s3, &user, CONFIRMS).await;
     let mut api = Connection::open(valet.address).await;
     let began = Instant::now();
     for id in &ids {

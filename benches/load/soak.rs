@@ -110,7 +110,7 @@ async fn run_requests_for(time: Duration, address: SocketAddr, requests: &Arc<[V
 async fn upload_for(time: Duration, valet: &Server, s3: SocketAddr, user: &User) {
     let began = Instant::now();
     while began.elapsed() < time {
-        let ids = batch::uploaded(valet, s3, user, 1).await;
+        let ids = batch::send_uploads(valet, s3, user, 1).await;
         let mut api = Connection::open(valet.address).await;
         api.expect(&user.request("POST", &format!("/api/images/{}/confirm", ids[0]), None), 200).await;
         api.expect(&user.request("DELETE", &format!("/api/images/{}", ids[0]), None), 204).await;

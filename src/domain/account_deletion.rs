@@ -17,7 +17,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
 
 pub(super) use self::leftovers::LeftoverRemoval;
-use self::steps::Step;
+use self::steps::Progress;
 use super::{
     audit::audit,
     credentials::{Caller, TokenOrigin},
@@ -184,9 +184,9 @@ impl AccountDeletion {
         let mut swept = SweptDeletions { more: is_full, ..SweptDeletions::default() };
         for outcome in passes {
             match outcome {
-                Ok(Step::Done) => swept.deleted += 1,
-                Ok(Step::More) => swept.more = true,
-                Ok(Step::Wait(_)) => {}
+                Ok(Progress::Done) => swept.deleted += 1,
+                Ok(Progress::More) => swept.more = true,
+                Ok(Progress::Wait(_)) => {}
                 Err(_) => swept.failed += 1,
             }
         }
@@ -194,7 +194,7 @@ impl AccountDeletion {
     }
 
     /// Makes a pass over one account, under a lease that begins at `now`.
-    async fn sweep_deletion(&self, due: DeletionDue, now: OffsetDateTime) -> Result<Step, StoreError> {
+    async fn sweep_deletion(&self, due: DeletionDue, now: OffsetDateTime) -> Result<Progress, StoreError> {
         let deletion = match due {
             DeletionDue::Readable(deletion) => deletion,
             DeletionDue::Unreadable { id, due } => {
@@ -207,26 +207,26 @@ impl AccountDeletion {
             }
         };
         let (user, lease) = (deletion.user, now + LEASE);
-        if !self.store.users.move_deletion(user, deletion.due, lease).await? {
-            return Ok(Step::Wait(lease));
+        if !self.store.users.claim_due_deletion(user, deletion.due, lease).await? {
+            return Ok(Progress::Wait(lease));
         }
-        let mut outcome = if deletion.was_never_inserted { Ok(Step::Done) } else { self.step_deletion(deletion, now).await };
-        if matches!(outcome, Ok(Step::Done)) {
+        let mut outcome = if deletion.was_never_inserted { Ok(Progress::Done) } else { self.run_pass(deletion, now).await };
+        if matches!(outcome, Ok(Progress::Done)) {
             outcome = self.store.users.finish_deletion(user, lease).await.map(|is_finished| match is_finished {
-                true => Step::Done,
+                true => Progress::Done,
                 // A server has inserted data of the account meanwhile.
-                false => Step::Wait(now + RETRY_DELAY),
+                false => Progress::Wait(now + RETRY_DELAY),
             });
         }
         let without_failures = |due| Postponement { due, failures: 0 };
         let to = match &outcome {
-            Ok(Step::Done) if deletion.was_never_inserted => return outcome,
-            Ok(Step::Done) => {
+            Ok(Progress::Done) if deletion.was_never_inserted => return outcome,
+            Ok(Progress::Done) => {
                 audit!("account_deleted", %user, "removed all data of a deleted account");
                 return outcome;
             }
-            Ok(Step::More) => without_failures(now),
-            Ok(Step::Wait(until)) => without_failures(*until),
+            Ok(Progress::More) => without_failures(now),
+            Ok(Progress::Wait(until)) => without_failures(*until),
             Err(error) => {
                 let failures = deletion.failures.saturating_add(u32::from(concerns_only_record(&self.objects, error).await));
                 tracing::warn!(%user, %error, failures, "failed to continue the deletion of an account");

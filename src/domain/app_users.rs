@@ -12,9 +12,9 @@ use crate::{
 };
 
 /// Shortest lifetime of a token, in seconds.
-pub const MIN_LIFETIME: u32 = 60;
+pub const MIN_LIFETIME_SECONDS: u32 = 60;
 /// Longest lifetime of a token, in seconds: a day. Tokens cannot be refreshed; the backend can create another at any time.
-pub const MAX_LIFETIME: u32 = 24 * 60 * 60;
+pub const MAX_LIFETIME_SECONDS: u32 = 24 * 60 * 60;
 /// Attempts at finding or creating a user who is deleted meanwhile.
 const MAX_ATTEMPTS: u32 = 5;
 
@@ -50,7 +50,7 @@ pub enum CreateTokenError {
     #[error(transparent)]
     Email(#[from] InvalidEmail),
     /// The lifetime is out of range.
-    #[error("the lifetime must be from {MIN_LIFETIME} to {MAX_LIFETIME} seconds")]
+    #[error("the lifetime must be from {MIN_LIFETIME_SECONDS} to {MAX_LIFETIME_SECONDS} seconds")]
     Lifetime,
     /// The user is suspended.
     #[error("the account is suspended")]
@@ -100,8 +100,8 @@ impl AppUsers {
     /// Returns the lifetime of a token: the requested one in seconds, or the default.
     fn lifetime(&self, requested: Option<u64>) -> Result<Duration, CreateTokenError> {
         match requested {
-            None => Ok(self.default_lifetime.min(Duration::from_secs(MAX_LIFETIME.into()))),
-            Some(seconds) if (u64::from(MIN_LIFETIME)..=u64::from(MAX_LIFETIME)).contains(&seconds) => {
+            None => Ok(self.default_lifetime.min(Duration::from_secs(MAX_LIFETIME_SECONDS.into()))),
+            Some(seconds) if (u64::from(MIN_LIFETIME_SECONDS)..=u64::from(MAX_LIFETIME_SECONDS)).contains(&seconds) => {
                 Ok(Duration::from_secs(seconds))
             }
             Some(_) => Err(CreateTokenError::Lifetime),

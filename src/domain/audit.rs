@@ -14,6 +14,6 @@ macro_rules! audit {
 pub(super) use audit;
 
 /// Logs that an access token, or a token in the path of Uppy's calls, was rejected for this reason.
-pub fn token_refused(reason: &str) {
+pub fn log_refused_token(reason: &str) {
     audit!("token_refused", reason, "refused an access token");
 }

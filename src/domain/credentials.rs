@@ -290,7 +290,8 @@ fn check_times(TokenTimes { nbf, iat, exp }: TokenTimes, now: OffsetDateTime) ->
     let now = now.unix_timestamp();
     // Another server with a clock ahead may have issued the token.
     let begins = iat.max(nbf.unwrap_or(iat));
-    if begins > now.saturating_add(oidc_tokens::LEEWAY) || !(0..=MAX_LIFETIME_SECONDS).contains(&exp.saturating_sub(iat)) {
+    if begins > now.saturating_add(oidc_tokens::LEEWAY_SECONDS) || !(0..=MAX_LIFETIME_SECONDS).contains(&exp.saturating_sub(iat))
+    {
         return Err(TokenError::Invalid);
     }
     if exp <= now { Err(TokenError::Expired) } else { Ok(()) }

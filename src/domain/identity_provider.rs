@@ -17,7 +17,7 @@ use super::{
     authentication::{AuthenticateError, NoLocalAccount},
     credentials::{
         Caller, TokenError, TokenOrigin,
-        oidc_tokens::{Identity, KeyId, LEEWAY, ProviderKeys},
+        oidc_tokens::{Identity, KeyId, LEEWAY_SECONDS, ProviderKeys},
     },
     generational_cache::GenerationalCache,
     session_cache::SessionCache,
@@ -250,7 +250,7 @@ impl Identities {
             return Ok(user);
         }
         // A token from before the deletion of its user does not create the account again; the provider's clock may be ahead.
-        let issued_at = identity.issued_at - Duration::from_secs(LEEWAY.unsigned_abs());
+        let issued_at = identity.issued_at - Duration::from_secs(LEEWAY_SECONDS.unsigned_abs());
         if users.was_deleted(&provider_identity, issued_at).await? {
             return Err(AuthenticateError::SessionEnded);
         }

@@ -71,11 +71,11 @@ impl Recount {
             return Err(RecountError::RestoredInPart(missing));
         }
         // Records whose id is not a text.
-        let nameless = self.store.users.count_nameless().await?;
-        if nameless > 0 {
-            tracing::error!(nameless, "failed to read the ids of users");
+        let without_text_id = self.store.users.count_without_text_id().await?;
+        if without_text_id > 0 {
+            tracing::error!(without_text_id, "failed to read the ids of users");
         }
-        (total.users, total.failed) = (nameless, nameless);
+        (total.users, total.failed) = (without_text_id, without_text_id);
         let mut after: Option<String> = None;
         loop {
             let page = self.store.users.ids(after.as_deref(), USERS_PER_PAGE).await?;

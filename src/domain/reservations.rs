@@ -260,7 +260,7 @@ impl Reservations {
                 Some(found) if !found.was_never_inserted => inserted.push(image),
                 // A sweeper inserted the tombstone, and died before its next write.
                 Some(_) => cancelled.push(image),
-                None if self.store.images.insert_tombstone(user, image, 0, now).await? => cancelled.push(image),
+                None if self.store.images.insert_purged(user, image, 0, now).await? => cancelled.push(image),
                 // Another process inserted the image meanwhile; the next sweep decides.
                 None => {}
             }
@@ -285,7 +285,7 @@ impl Reservations {
                 // The upload has ended, or is counted twice: by the hold and by a reservation.
                 Some(_) => ended.push(hold.image),
                 None if hold.at < now - OPENING_GRACE
-                    && self.store.images.insert_tombstone(user, hold.image, hold.bytes, now).await? =>
+                    && self.store.images.insert_purged(user, hold.image, hold.bytes, now).await? =>
                 {
                     missing += 1;
                     ended.push(hold.image);

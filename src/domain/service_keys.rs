@@ -207,8 +207,8 @@ impl ServiceKeys {
     /// [`KeyError`].
     pub async fn authenticate(&self, text: &str, now: OffsetDateTime) -> Result<KeyCaller, KeyError> {
         let key = self.verify(text, now).await.inspect_err(|error| match error {
-            KeyError::Invalid => audit::token_refused("invalid service key"),
-            KeyError::Expired => audit::token_refused("expired service key"),
+            KeyError::Invalid => audit::log_refused_token("invalid service key"),
+            KeyError::Expired => audit::log_refused_token("expired service key"),
             KeyError::Throttled(_) | KeyError::Store(_) => {}
         })?;
         self.throttle.count_key_call(key.id)?;

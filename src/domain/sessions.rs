@@ -162,7 +162,7 @@ impl Sessions {
     async fn insert_session(&self, session: &Session) -> Result<(), StoreError> {
         let user = session.user;
         self.store.sessions.insert(session).await?;
-        match self.store.sessions.delete_unused_beyond(user, MAX_SESSIONS).await {
+        match self.store.sessions.delete_least_recently_used_beyond(user, MAX_SESSIONS).await {
             Ok(0) => {}
             Ok(count) => audit!("sessions_ended", %user, count, "ended the sessions unused for longest"),
             // The next sign-in retries.
@@ -178,10 +178,10 @@ impl Sessions {
     /// [`AuthenticateError`].
     pub async fn authenticate(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
         self.verify_active(token, now).await.inspect_err(|error| match error {
-            AuthenticateError::Token(TokenError::Invalid) => audit::token_refused("invalid"),
-            AuthenticateError::Token(TokenError::Expired) => audit::token_refused("expired"),
-            AuthenticateError::SessionEnded => audit::token_refused("session ended"),
-            AuthenticateError::Suspended => audit::token_refused("account suspended"),
+            AuthenticateError::Token(TokenError::Invalid) => audit::log_refused_token("invalid"),
+            AuthenticateError::Token(TokenError::Expired) => audit::log_refused_token("expired"),
+            AuthenticateError::SessionEnded => audit::log_refused_token("session ended"),
+            AuthenticateError::Suspended => audit::log_refused_token("account suspended"),
             AuthenticateError::KeysUnavailable | AuthenticateError::Store(_) => {}
         })
     }

@@ -64,7 +64,7 @@ pub(super) fn single_authorization(request: &Request) -> poem::Result<&AppState>
     let app =
         request.data::<AppState>().ok_or_else(|| poem::Error::from_status(poem::http::StatusCode::INTERNAL_SERVER_ERROR))?;
     if request.headers().get_all(header::AUTHORIZATION).iter().count() > 1 {
-        audit::token_refused("two Authorization headers");
+        audit::log_refused_token("two Authorization headers");
         return Err(Problem::new(Code::TokenInvalid, "Send one `Authorization` header.").into());
     }
     Ok(app)

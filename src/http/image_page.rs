@@ -67,7 +67,7 @@ impl<'a> PageWriter<'a> {
             if index > 0 {
                 out.push(b',');
             }
-            self.gallery.push_text(image, &mut out, |row, out| self.push_image(row, out))?;
+            self.gallery.push_image_json(image, &mut out, |row, out| self.push_image(row, out))?;
             if index == 0 {
                 // The images of a page take about as much each.
                 out.reserve(out.len() * self.shown.images.len());

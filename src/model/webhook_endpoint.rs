@@ -73,7 +73,7 @@ pub struct WebhookEndpoint {
     /// Whether the endpoint receives messages.
     pub state: EndpointState,
     /// Reason why a server disabled the endpoint, as stored.
-    pub disabled_why: Option<String>,
+    pub disabled_reason: Option<String>,
     /// When the first attempt failed after the last successful one; `None` if none has failed since.
     pub first_failure_at: Option<OffsetDateTime>,
     /// When it was added.

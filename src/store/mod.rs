@@ -200,7 +200,7 @@ fn is_other_index(error: &mongodb::error::Error) -> bool {
 
 /// Returns whether the database rejected a unique index because its collection is sharded, and the index does not begin with the
 /// shard key.
-fn is_index_of_shard(error: &mongodb::error::Error) -> bool {
+fn is_unique_index_on_sharded_collection(error: &mongodb::error::Error) -> bool {
     // CannotCreateIndex.
     matches!(*error.kind, ErrorKind::Command(ref failure) if failure.code == 67)
 }

@@ -243,7 +243,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn delete_unused_beyond(&self, user: UserId, most: u32) -> Result<u64, StoreError> {
+    pub async fn delete_least_recently_used_beyond(&self, user: UserId, most: u32) -> Result<u64, StoreError> {
         let filter = doc! { "user": user.to_string() };
         let found = self.mongo.read(Operation::find(&self.collection), || async {
             let uses = self.collection.clone_with_type::<Document>();

@@ -55,7 +55,7 @@ use super::{
     account_keys::AccountKeys,
     datetime,
     driver_events::Operation,
-    instant, is_index_of_shard, is_other_index,
+    instant, is_other_index, is_unique_index_on_sharded_collection,
     outbox::{self, Outbox},
 };
 use crate::model::{Email, User, UserId};
@@ -246,7 +246,7 @@ impl Users {
                     .await?;
                 self.mongo.create_indexes(&self.collection, indexes).await
             }
-            Err(StoreError::Database(error)) if is_index_of_shard(&error) => {
+            Err(StoreError::Database(error)) if is_unique_index_on_sharded_collection(&error) => {
                 self.has_unique_indexes.store(false, Ordering::Relaxed);
                 Ok(())
             }
@@ -372,7 +372,7 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn count_nameless(&self) -> Result<u64, StoreError> {
+    pub async fn count_without_text_id(&self) -> Result<u64, StoreError> {
         let filter = doc! { "_id": { "$not": { "$type": "string" } } };
         self.mongo
             .read(Operation::aggregate(&self.collection), || async { self.collection.count_documents(filter.clone()).await })

@@ -34,7 +34,7 @@ fn read(record: &Document) -> Option<WebhookEndpoint> {
         secret_generation: whole_number(record, "secretGen").and_then(|n| n.try_into().ok()).unwrap_or(1),
         rotated_at: at("rotatedAt"),
         state: EndpointState::parse(record.get_str("state").unwrap_or_default()),
-        disabled_why: record.get_str("disabledWhy").ok().map(str::to_owned),
+        disabled_reason: record.get_str("disabledWhy").ok().map(str::to_owned),
         first_failure_at: at("firstFailureAt"),
         created_at: at("createdAt").unwrap_or(OffsetDateTime::UNIX_EPOCH),
     })

@@ -13,7 +13,7 @@ use valet::domain::sweeper::Swept;
 
 use super::{
     app::{TestApp, sha256},
-    counts::{Counts, describe_unfit_reservation},
+    counts::{Counts, reservation_mismatch},
 };
 
 /// Time after which every upload of the default settings, every URL and every grace period has ended.
@@ -90,7 +90,7 @@ impl TestApp {
 
     /// Audits a document, and removes the objects that belong to it from `objects`.
     async fn audit_image(&self, image: &Document, objects: &mut BTreeMap<String, i64>) {
-        assert_eq!(describe_unfit_reservation(image), None);
+        assert_eq!(reservation_mismatch(image), None);
         let (state, key) = (text(image, "state"), text(image, "key"));
         let object = objects.remove(&key);
         let leftovers = image.get_array("strays").map_or(&[][..], Vec::as_slice);

@@ -18,7 +18,7 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Reads a number from the environment variable `name`; returns `default` if it is unset.
-pub fn number(name: &str, default: u64) -> u64 {
+pub fn env_number(name: &str, default: u64) -> u64 {
     env_var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
@@ -27,7 +27,7 @@ pub fn number(name: &str, default: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn f13_f26_kills_under_load_violate_no_invariant() {
     let (kills, batch, seed) =
-        (number("VALET_FAULTS_KILLS", 10), number("VALET_FAULTS_BATCH", 250), number("VALET_FAULTS_SEED", 1));
+        (env_number("VALET_FAULTS_KILLS", 10), env_number("VALET_FAULTS_BATCH", 250), env_number("VALET_FAULTS_SEED", 1));
     let lease_wait = if kills > 10 { LeaseWait::RealTime } else { LeaseWait::Skipped };
     let began = Instant::now();
     let mut cluster = Cluster::start(Options { servers: 2, sweepers: 1, ..Options::default() }).await;

@@ -6,7 +6,7 @@ use super::{
     checker::{Checker, health_cycle},
     cluster::{Cluster, LeaseWait, Options},
     journal::Journal,
-    kills::number,
+    kills::env_number,
     workload::{Profile, Random, Workload},
 };
 
@@ -15,8 +15,8 @@ use super::{
 /// grace periods, 150 exceeds leases.
 #[tokio::test(flavor = "multi_thread")]
 async fn f26_pauses_under_load_violate_no_invariant() {
-    let (pauses, longest) = (number("VALET_FAULTS_PAUSES", 3), number("VALET_FAULTS_PAUSE", 6));
-    let seed = number("VALET_FAULTS_SEED", 1);
+    let (pauses, longest) = (env_number("VALET_FAULTS_PAUSES", 3), env_number("VALET_FAULTS_PAUSE", 6));
+    let seed = env_number("VALET_FAULTS_SEED", 1);
     let mut cluster = Cluster::start(Options { servers: 2, sweepers: 1, ..Options::default() }).await;
     let (mut checker, mut random) = (Checker::default(), Random::new(seed));
     let journal = Arc::new(Journal::create(&cluster.dir.join("journal.jsonl")));

@@ -49,7 +49,7 @@ impl Counts {
 }
 
 /// Returns a description of an image whose reservation contradicts its state; correct only while no operation is in progress.
-pub fn describe_unfit_reservation(image: &Document) -> Option<String> {
+pub fn reservation_mismatch(image: &Document) -> Option<String> {
     let reservation = image.get_document("reservation").ok();
     let place = reservation.map(|reservation| reservation.get_str("place").unwrap_or("?"));
     let fits = match image.get_str("state") {

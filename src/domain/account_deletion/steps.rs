@@ -16,7 +16,7 @@ const MAX_WAIT: Duration = Duration::days(1);
 
 /// When a deletion continues after a step or a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Progress {
     /// At once: a step made progress, and there may be more.
     More,
     /// Not before this time.
@@ -38,11 +38,11 @@ struct PassResult {
 
 impl PassResult {
     /// Adds the result of one step.
-    fn record(&mut self, user: UserId, step: Result<Step, StoreError>) {
+    fn record(&mut self, user: UserId, step: Result<Progress, StoreError>) {
         match step {
-            Ok(Step::More) => self.has_more = true,
-            Ok(Step::Wait(until)) => self.until = Some(self.until.map_or(until, |earlier| earlier.min(until))),
-            Ok(Step::Done) => {}
+            Ok(Progress::More) => self.has_more = true,
+            Ok(Progress::Wait(until)) => self.until = Some(self.until.map_or(until, |earlier| earlier.min(until))),
+            Ok(Progress::Done) => {}
             Err(error) => {
                 tracing::debug!(%user, %error, "failed to take a step of the deletion of an account");
                 // Temporary failures take precedence over permanent ones: the next pass may get further.
@@ -54,23 +54,23 @@ impl PassResult {
     }
 
     /// Returns the outcome of the pass. A step that made progress outweighs failures of others, so the next pass is not delayed.
-    fn finish(self) -> Result<Step, StoreError> {
+    fn finish(self) -> Result<Progress, StoreError> {
         match (self.has_more, self.failed, self.until) {
-            (true, _, _) => Ok(Step::More),
+            (true, _, _) => Ok(Progress::More),
             (false, Some(error), _) => Err(error),
-            (false, None, Some(until)) => Ok(Step::Wait(until)),
-            (false, None, None) => Ok(Step::Done),
+            (false, None, Some(until)) => Ok(Progress::Wait(until)),
+            (false, None, None) => Ok(Progress::Done),
         }
     }
 }
 
 impl AccountDeletion {
     /// Makes one pass: takes every step that is possible now, even after another one has failed.
-    pub(super) async fn step_deletion(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
+    pub(super) async fn run_pass(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Progress, StoreError> {
         let user = deletion.user;
         let mut pass = PassResult::default();
-        pass.record(user, self.store.users.release_keys(user).await.map(|()| Step::Done));
-        pass.record(user, self.store.known_networks.delete_all(user).await.map(|()| Step::Done));
+        pass.record(user, self.store.users.release_keys(user).await.map(|()| Progress::Done));
+        pass.record(user, self.store.known_networks.delete_all(user).await.map(|()| Progress::Done));
         pass.record(user, self.end_sessions(user).await);
         pass.record(user, self.end_openings(deletion, now).await);
         // After the openings are closed, no image can be inserted.
@@ -93,28 +93,28 @@ impl AccountDeletion {
             // Until `memory_ends`, the record prevents tokens of the provider from creating the account again.
             let memory_ends = deletion.at + DELETION_MEMORY;
             if deletion.has_provider_identity && now < memory_ends {
-                return Ok(Step::Wait(memory_ends));
+                return Ok(Progress::Wait(memory_ends));
             }
         }
         pass.finish()
     }
 
     /// Deletes sessions again, because a sign-in that ran during the claim may have left one.
-    async fn end_sessions(&self, user: UserId) -> Result<Step, StoreError> {
+    async fn end_sessions(&self, user: UserId) -> Result<Progress, StoreError> {
         if self.store.sessions.has_any(user).await? {
             self.store.sessions.delete_all(user).await?;
         }
-        Ok(Step::Done)
+        Ok(Progress::Done)
     }
 
     /// Closes the entries of the account's record that count uploads: openings, announced steps, and holds of an earlier version.
     /// Unreadable entries or counters are discarded and counted again, because they would keep tombstones from being settled.
-    async fn end_openings(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
+    async fn end_openings(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Progress, StoreError> {
         let user = deletion.user;
         let done = match self.close_entries(deletion, now).await {
-            Ok(Step::Done) => match self.store.users.has_abandoned_entries(user, now - OPENING_GRACE).await? {
+            Ok(Progress::Done) => match self.store.users.has_abandoned_entries(user, now - OPENING_GRACE).await? {
                 true => Err(StoreError::Corrupt { collection: "users", id: user.to_string(), field: "an entry" }),
-                false => Ok(Step::Done),
+                false => Ok(Progress::Done),
             },
             done => done,
         };
@@ -123,14 +123,14 @@ impl AccountDeletion {
                 tracing::warn!(%user, %error, "failed to settle the reservations of a deleted account; counting them again");
                 self.store.users.discard_entries(user).await?;
                 self.store.recount(user, now).await?;
-                Ok(Step::Done)
+                Ok(Progress::Done)
             }
             done => done,
         }
     }
 
     /// Closes openings, so that a server that reserved before the claim cannot insert its image, and finishes announced steps.
-    async fn close_entries(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
+    async fn close_entries(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Progress, StoreError> {
         let user = deletion.user;
         let openings = self.store.users.find_openings(user).await?;
         if !openings.is_empty() {
@@ -142,21 +142,21 @@ impl AccountDeletion {
         }
         let legacy_holds = self.store.users.legacy_holds_of(user, reservations::HOLDS_PER_STEP).await?;
         let Some(legacy_holds) = legacy_holds.filter(|legacy_holds| !legacy_holds.holds.is_empty()) else {
-            return Ok(Step::Done);
+            return Ok(Progress::Done);
         };
         match self.reservations.settle_legacy_holds(legacy_holds, now).await?.has_changed {
-            true => Ok(Step::More),
+            true => Ok(Progress::More),
             // A server of an earlier version may still insert an image of a hold.
-            false if now < deletion.at + OPENING_GRACE => Ok(Step::Wait(deletion.at + OPENING_GRACE)),
-            false => Ok(Step::Done),
+            false if now < deletion.at + OPENING_GRACE => Ok(Progress::Wait(deletion.at + OPENING_GRACE)),
+            false => Ok(Progress::Done),
         }
     }
 
     /// Makes tombstones of all images, in any state and even if their records cannot be read.
-    async fn tombstone_images(&self, user: UserId, now: OffsetDateTime) -> Result<Step, StoreError> {
+    async fn tombstone_images(&self, user: UserId, now: OffsetDateTime) -> Result<Progress, StoreError> {
         let found = self.store.images.find_live_owned(user, IMAGES_PER_PASS).await?;
         if found.is_empty() {
-            return Ok(Step::Done);
+            return Ok(Progress::Done);
         }
         let ids: Vec<_> = found.iter().filter_map(|record| record.id).collect();
         let (deleted, failed) = match self.deletion.delete_all(user, &ids, now).await {
@@ -172,10 +172,10 @@ impl AccountDeletion {
         let left: Vec<_> = found.iter().filter(is_left).cloned().collect();
         let tombstoned = self.store.images.tombstone_owned(user, &left, now).await?;
         match failed {
-            _ if tombstoned > 0 || !deleted.is_empty() => Ok(Step::More),
+            _ if tombstoned > 0 || !deleted.is_empty() => Ok(Progress::More),
             Some(error) => Err(error),
             // Another server has made the tombstones.
-            None => Ok(Step::Wait(now + RETRY_DELAY)),
+            None => Ok(Progress::Wait(now + RETRY_DELAY)),
         }
     }
 
@@ -198,29 +198,29 @@ impl AccountDeletion {
     }
 
     /// Removes objects without a record, and again when no URL can write them any more.
-    async fn remove_leftovers(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
+    async fn remove_leftovers(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Progress, StoreError> {
         let found = self.leftovers.remove_leftovers_within_deadline(deletion.user).await?;
         let Leftovers { removed, largest, .. } = found;
         match found.finish()? {
-            Removal::Complete if removed == 0 => return Ok(Step::Done),
+            Removal::Complete if removed == 0 => return Ok(Progress::Done),
             Removal::Complete => {}
-            Removal::Partial => return Ok(Step::More),
+            Removal::Partial => return Ok(Progress::More),
         }
         tracing::warn!(user = %deletion.user, removed, "removed objects of a deleted account that had no record");
         let writes_end = self.end_of_writes(deletion, largest);
         if now < writes_end {
-            return Ok(Step::Wait(writes_end));
+            return Ok(Progress::Wait(writes_end));
         }
         let again = self.leftovers.remove_leftovers_within_deadline(deletion.user).await?;
         match again.removed + again.retained {
-            0 => again.finish().map(|_| Step::Done),
+            0 => again.finish().map(|_| Progress::Done),
             objects => Err(StoreError::ObjectsRemain { objects }),
         }
     }
 }
 
 /// Returns the wait until the sweeper handles the first of the records again, for [`MAX_WAIT`] at most.
-fn wait_for(left: &[RemainingImage], now: OffsetDateTime) -> Step {
+fn wait_for(left: &[RemainingImage], now: OffsetDateTime) -> Progress {
     let due = left.iter().map(|record| record.due.filter(|due| *due > now).unwrap_or(now + RETRY_DELAY)).min();
-    due.map_or(Step::Done, |due| Step::Wait(due.min(now + MAX_WAIT)))
+    due.map_or(Progress::Done, |due| Progress::Wait(due.min(now + MAX_WAIT)))
 }

@@ -19,13 +19,13 @@ use super::TokenError;
 use crate::{config, model::Email};
 
 /// Tolerated difference between the provider's clock and the server's, in seconds.
-pub const LEEWAY: i64 = 30;
+pub const LEEWAY_SECONDS: i64 = 30;
 /// Time for which the deletion of a provider's user is remembered. Older tokens are rejected, so when this time ends, no token from
 /// before the deletion is valid.
 pub const DELETION_MEMORY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// Maximum age of a token in seconds, whatever its `exp`. The deletion of a user is remembered for this time and [`LEEWAY`]: a
+/// Maximum age of a token in seconds, whatever its `exp`. The deletion of a user is remembered for this time and [`LEEWAY_SECONDS`]: a
 /// token that is accepted after that would create the user again.
-const MAX_AGE_SECONDS: i64 = DELETION_MEMORY.as_secs().cast_signed() - LEEWAY;
+const MAX_AGE_SECONDS: i64 = DELETION_MEMORY.as_secs().cast_signed() - LEEWAY_SECONDS;
 /// Maximum number of a provider's keys that are used.
 const MAX_KEYS: usize = 100;
 /// Maximum length of a subject in bytes (OpenID Connect Core section 2).
@@ -56,7 +56,7 @@ pub struct Identity {
     pub email: Option<Email>,
     /// When the token was issued.
     pub issued_at: OffsetDateTime,
-    /// When the token begins to be rejected: its expiry and [`LEEWAY`], or the end of the maximum age.
+    /// When the token begins to be rejected: its expiry and [`LEEWAY_SECONDS`], or the end of the maximum age.
     pub expires_at: OffsetDateTime,
 }
 
@@ -205,14 +205,14 @@ impl ProviderClaims {
             (None, _) => false,
         };
         let is_named = !self.sub.is_empty() && self.sub.len() <= MAX_SUBJECT_BYTES;
-        let is_early = iat > now + LEEWAY || nbf.is_some_and(|nbf| nbf > now + LEEWAY);
+        let is_early = iat > now + LEEWAY_SECONDS || nbf.is_some_and(|nbf| nbf > now + LEEWAY_SECONDS);
         // `events` marks a logout token or another security event (RFC 8417). `cnf` requires a proof of possession of a key (RFC
         // 7800), which this service does not request.
         let is_plain = self.events.is_none() && self.cnf.is_none();
         if self.iss != provider.issuer || !is_ours || !is_named || is_early || !is_plain || iat > exp {
             return Err(TokenError::Invalid);
         }
-        let end = exp.saturating_add(LEEWAY).min(iat.saturating_add(MAX_AGE_SECONDS));
+        let end = exp.saturating_add(LEEWAY_SECONDS).min(iat.saturating_add(MAX_AGE_SECONDS));
         if end <= now {
             return Err(TokenError::Expired);
         }

@@ -109,7 +109,7 @@ impl GalleryPage<'_> {
     ///
     /// # Errors
     /// Those of `write`.
-    pub fn push_text(
+    pub fn push_image_json(
         &self,
         image: &ShownImage<'_>,
         out: &mut Vec<u8>,

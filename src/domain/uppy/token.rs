@@ -80,7 +80,7 @@ impl UppyTokens {
     /// # Errors
     /// [`AuthenticateError`].
     pub async fn authenticate(&self, token: &str, now: OffsetDateTime) -> Result<UserId, AuthenticateError> {
-        let refused = |reason: &str| audit::token_refused(reason);
+        let refused = |reason: &str| audit::log_refused_token(reason);
         let (user, session) = self.tokens.verify_uppy_token(token, now).inspect_err(|error| match error {
             TokenError::Invalid => refused("invalid in a path"),
             TokenError::Expired => refused("expired in a path"),

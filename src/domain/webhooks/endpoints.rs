@@ -83,7 +83,7 @@ impl Endpoints {
             secret_generation: 1,
             rotated_at: None,
             state: EndpointState::On,
-            disabled_why: None,
+            disabled_reason: None,
             first_failure_at: None,
             created_at: now,
         };

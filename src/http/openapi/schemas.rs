@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::examples;
 use crate::{
     domain::{
-        app_users::{MAX_LIFETIME, MIN_LIFETIME},
+        app_users::{MAX_LIFETIME_SECONDS, MIN_LIFETIME_SECONDS},
         multipart::MAX_PARTS_PER_REQUEST,
         user_administration::MAX_QUOTA,
     },
@@ -88,7 +88,7 @@ fn accounts() -> Vec<MemberKeywords> {
 fn backend() -> Vec<MemberKeywords> {
     vec![
         member(&["AppTokenRequest"], "subject", json!({ "minLength": 1, "maxLength": Subject::MAX_CHARS })),
-        member(&["AppTokenRequest"], "expiresIn", json!({ "minimum": MIN_LIFETIME, "maximum": MAX_LIFETIME })),
+        member(&["AppTokenRequest"], "expiresIn", json!({ "minimum": MIN_LIFETIME_SECONDS, "maximum": MAX_LIFETIME_SECONDS })),
         member(&["AppTokenRequest", "AdminUser"], "email", json!({ "format": "email" })),
         member(&["AppToken"], "tokenType", json!({ "enum": ["Bearer"] })),
         member(&["UserQuota"], "bytes", json!({ "maximum": MAX_QUOTA })),

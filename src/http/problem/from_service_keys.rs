@@ -4,7 +4,7 @@ use poem::http::{HeaderValue, header};
 
 use super::{Code, Problem};
 use crate::domain::{
-    app_users::{CreateTokenError, MAX_LIFETIME, MIN_LIFETIME},
+    app_users::{CreateTokenError, MAX_LIFETIME_SECONDS, MIN_LIFETIME_SECONDS},
     service_keys::{InsufficientScope, KeyError},
     user_administration::{ListUsersError, MAX_QUOTA, UserError},
 };
@@ -52,7 +52,7 @@ impl From<CreateTokenError> for Problem {
                 Self::new(Code::InvalidEmail, "Send the user's email address, or leave it out.").field("email", INVALID_EMAIL)
             }
             CreateTokenError::Lifetime => Self::new(Code::InvalidLifetime, "Send a lifetime within the limits, or leave it out.")
-                .field("expiresIn", format!("must be from {MIN_LIFETIME} to {MAX_LIFETIME} seconds")),
+                .field("expiresIn", format!("must be from {MIN_LIFETIME_SECONDS} to {MAX_LIFETIME_SECONDS} seconds")),
             CreateTokenError::Suspended => Self::new(Code::AccountSuspended, "The user is suspended. Resume the user first."),
             CreateTokenError::Store(error) => error.into(),
         }

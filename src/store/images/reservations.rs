@@ -21,7 +21,7 @@ pub struct ReservationStatus {
     pub state: ImageState,
     /// Whether the image carries a reservation.
     pub is_reserved: bool,
-    /// Whether the document only makes an insertion fail: see [`Images::insert_tombstone`].
+    /// Whether the document only makes an insertion fail: see [`Images::insert_purged`].
     pub was_never_inserted: bool,
     /// Reserved bytes beyond those of the image and its preview.
     pub surplus: u64,

@@ -15,7 +15,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn insert_tombstone(&self, user: UserId, id: ImageId, bytes: u64, now: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn insert_purged(&self, user: UserId, id: ImageId, bytes: u64, now: OffsetDateTime) -> Result<bool, StoreError> {
         let now = datetime(now);
         let record = doc! {
             "_id": id.to_string(),

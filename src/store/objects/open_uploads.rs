@@ -19,7 +19,7 @@ pub struct OpenUploads {
     /// S3's upload ids.
     pub ids: Vec<String>,
     /// Whether `ids` has all uploads that are open at the key.
-    pub complete: bool,
+    pub is_complete: bool,
 }
 
 /// The progress of aborting every upload of a key.
@@ -53,7 +53,7 @@ impl Objects {
     /// # Errors
     /// [`StoreError`].
     pub async fn open_uploads(&self, key: &ObjectKey) -> Result<Option<OpenUploads>, StoreError> {
-        let mut found = OpenUploads { ids: Vec::new(), complete: true };
+        let mut found = OpenUploads { ids: Vec::new(), is_complete: true };
         let mut marker: (Option<String>, Option<String>) = (None, None);
         for _ in 0..MAX_PAGES {
             let list = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key.as_str());
@@ -67,8 +67,8 @@ impl Objects {
             let at_key = page.uploads().iter().filter(|upload| upload.key() == Some(key.as_str()));
             found.ids.extend(at_key.filter_map(|upload| upload.upload_id()).map(str::to_owned));
             let next = (page.next_key_marker().map(str::to_owned), page.next_upload_id_marker().map(str::to_owned));
-            found.complete = page.is_truncated() != Some(true) || next == marker;
-            if found.complete {
+            found.is_complete = page.is_truncated() != Some(true) || next == marker;
+            if found.is_complete {
                 break;
             }
             marker = next;
@@ -95,6 +95,6 @@ impl Objects {
         let abort = |id: String| async move { self.abort_multipart(key, &id).await }.boxed();
         let aborted: Vec<_> = stream::iter(found.ids).map(abort).buffer_unordered(CONCURRENT_ABORTS).collect().await;
         aborted.into_iter().collect::<Result<(), _>>()?;
-        Ok(if found.complete { AbortProgress::All } else { AbortProgress::Some })
+        Ok(if found.is_complete { AbortProgress::All } else { AbortProgress::Some })
     }
 }

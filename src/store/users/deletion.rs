@@ -142,7 +142,7 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn move_deletion(&self, user: UserId, due: OffsetDateTime, to: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn claim_due_deletion(&self, user: UserId, due: OffsetDateTime, to: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = doc! { "_id": user.to_string(), "due": datetime(due), "deletedAt": { "$exists": true } };
         // An unreadable time of the claim is replaced once, so that all later readers get the same time.
         let is_readable = doc! { "$eq": [{ "$type": "$deletedAt" }, "date"] };

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cluster::QUOTA,
-    counts::{Counts, describe_unfit_reservation},
+    counts::{Counts, reservation_mismatch},
     journal::Call,
 };
 
@@ -31,7 +31,7 @@ fn check_quota(evidence: &Evidence, history: &History, report: &mut Report) {
         report.require(counted.bytes <= i64::try_from(QUOTA).unwrap(), 9, || format!("{id} has {} bytes", counted.bytes));
     }
     for image in &evidence.images {
-        let mismatch = describe_unfit_reservation(&image.0);
+        let mismatch = reservation_mismatch(&image.0);
         report.require(mismatch.is_none(), 9, || mismatch.unwrap_or_default());
     }
     for (user, images) in images_of {
