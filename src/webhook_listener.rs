@@ -38,7 +38,7 @@ pub async fn listen(endpoints: &Endpoints, port: u16, stop: CancellationToken) -
         None => endpoints.add(&url, Vec::new(), OffsetDateTime::now_utc()).await?,
     };
     endpoints.enable(&endpoint.id).await?;
-    // Also after a failure: messages to an endpoint that nobody receives are attempted again and again.
+    // Also after a failure, because messages to an enabled endpoint are attempted again and again.
     let received = receive(&listener, endpoints, &endpoint, stop).await;
     endpoints.disable(&endpoint.id).await?;
     received

@@ -138,12 +138,6 @@ impl ProxyState {
             Defect::AbortsNothing if parts.method == Method::DELETE && query.contains("uploadId") => {
                 Some(status(StatusCode::METHOD_NOT_ALLOWED))
             }
-            Defect::HasVersionsSinceLately if parts.method == Method::DELETE && !query.contains("versionId=null") => {
-                let mut marked = status(StatusCode::NO_CONTENT);
-                marked.headers_mut().insert("x-amz-delete-marker", HeaderValue::from_static("true"));
-                marked.headers_mut().insert("x-amz-version-id", HeaderValue::from_static("marker"));
-                Some(marked)
-            }
             _ => self.replace_bucket_request(parts, key).await,
         }
     }
@@ -165,6 +159,12 @@ impl ProxyState {
             }
             Defect::LocksByDefault | Defect::ListsNothing => self.bucket_answer(query),
             Defect::RetainsVersions => self.retain(parts, key, query),
+            Defect::HasVersionsSinceLately if parts.method == Method::DELETE && !query.contains("versionId=null") => {
+                let mut marked = status(StatusCode::NO_CONTENT);
+                marked.headers_mut().insert("x-amz-delete-marker", HeaderValue::from_static("true"));
+                marked.headers_mut().insert("x-amz-version-id", HeaderValue::from_static("marker"));
+                Some(marked)
+            }
             Defect::TakesNoForms if parts.method == Method::POST && key.is_empty() => Some(status(StatusCode::NOT_IMPLEMENTED)),
             Defect::IsLost => {
                 let mut lost = status(StatusCode::NOT_FOUND);
