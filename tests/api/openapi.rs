@@ -1,5 +1,5 @@
 //! Covers the OpenAPI document: the committed file equals the served document, has no repeated keys, and is complete enough for
-//! client generators.
+//! client generators. Other modules get the operations of the document here.
 //!
 //! Routes: all.
 //! Commands: valet openapi.
@@ -66,6 +66,7 @@ pub fn operations() -> Vec<Operation> {
             })
         })
         .collect();
+    // Tests that loop over the operations would pass without any.
     assert!(operations.len() >= 14, "{}", operations.len());
     operations
 }
@@ -120,10 +121,10 @@ fn every_operation_has_a_name_and_examples() {
         let protected = operation.is_protected();
         assert_eq!(protected, described["responses"]["401"].to_string().contains("token_missing"), "{name}");
         assert_eq!(operation.is_admin(), operation.path.starts_with("/api/admin/"), "{name}");
-        let open = ["/api/auth/signup", "/api/auth/login", "/api/auth/refresh", "/api/auth/logout", "/livez", "/readyz"];
+        let public = ["/api/auth/signup", "/api/auth/login", "/api/auth/refresh", "/api/auth/logout", "/livez", "/readyz"];
         // Uppy's own calls carry a token in their path, which OpenAPI cannot describe as security.
         let by_path = operation.is_by_path_token();
-        assert_eq!(protected, !open.contains(&operation.path.as_str()) && !by_path, "{name}");
+        assert_eq!(protected, !public.contains(&operation.path.as_str()) && !by_path, "{name}");
         assert!(!by_path || described["responses"]["401"].to_string().contains("session_ended"), "{name}");
     }
 }
@@ -183,20 +184,20 @@ fn media_types_have_no_parameters() {
 #[test]
 fn document_has_no_nulls_and_no_broken_references() {
     let (mut refs, mut wrong) = (0, Vec::new());
-    let mut open = vec![(String::new(), document())];
-    while let Some((at, value)) = open.pop() {
+    let mut unvisited = vec![(String::new(), document())];
+    while let Some((pointer, value)) = unvisited.pop() {
         match value {
-            Value::Null => wrong.push(at),
-            Value::Array(items) => open.extend(items.iter().enumerate().map(|(n, item)| (format!("{at}/{n}"), item))),
+            Value::Null => wrong.push(pointer),
+            Value::Array(items) => unvisited.extend(items.iter().enumerate().map(|(n, item)| (format!("{pointer}/{n}"), item))),
             Value::Object(members) => {
                 if let Some(target) = members.get("$ref").and_then(Value::as_str) {
                     refs += 1;
                     let found = document().pointer(target.trim_start_matches('#'));
                     if found.is_none_or(|found| found.get("type").is_none() && found.get("value").is_none()) {
-                        wrong.push(format!("{at} → {target}"));
+                        wrong.push(format!("{pointer} → {target}"));
                     }
                 }
-                open.extend(members.iter().map(|(name, member)| (format!("{at}/{name}"), member)));
+                unvisited.extend(members.iter().map(|(name, member)| (format!("{pointer}/{name}"), member)));
             }
             _ => {}
         }

@@ -1,4 +1,5 @@
-//! Covers `valet sweep --orphans`: objects without a record and records without an object, created without the API.
+//! Covers `valet sweep --orphans`: objects without a record and records without an object, which the
+//! tests put into the bucket and the database directly.
 //!
 //! Commands: valet sweep.
 
@@ -25,7 +26,7 @@ async fn start_paired() -> TestApp {
     app
 }
 
-/// Waits until everything that exists now is old enough for a scan, and returns the time; S3's times are whole seconds.
+/// Returns a time that is later than everything that exists at the call. Waits for it: S3's times are whole seconds.
 async fn just_now() -> OffsetDateTime {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     OffsetDateTime::now_utc() - Duration::from_millis(50)
@@ -87,6 +88,7 @@ impl Planted {
         let purged = purged["id"].as_str().unwrap();
         // If uploads are copied at confirm, removes the objects that were copied.
         app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
+        // Purged, although its object exists: the object is an orphan.
         let purge = doc! { "$set": { "state": "gone" } };
         app.db.collection::<Document>("images").update_one(doc! { "_id": purged }, purge).await.unwrap();
 
@@ -178,7 +180,7 @@ async fn open_uploads_without_an_image_are_orphans() {
     expected.sort();
     assert_eq!((orphans, found.orphans.count, found.open), (expected, 0, 4), "{found}");
     assert!(shown.len() == 3 && shown.iter().all(|line| line.starts_with("orphaned multipart upload: ")), "{shown:?}");
-    // More than a tenth of all images.
+    // The orphans are more than a tenth of all objects and open uploads.
     let rejected = app.app.valet.orphans.delete(before, &found, Consent::Given).await;
     assert!(matches!(rejected, Err(OrphanError::NumberWanted { orphans: 3, .. })), "{rejected:?}");
     // An upload that was not in the report stays.
@@ -320,7 +322,7 @@ async fn close_cursors(app: &TestApp) -> usize {
     ids.len()
 }
 
-/// More than one page of S3's listing and more than one batch of the scan.
+/// More orphans than a page of S3's listing (1000), and more records without an object than the scan looks up at once (500).
 #[tokio::test]
 async fn d7_orphans_beyond_one_page_are_found() {
     let app = start_paired().await;
@@ -334,7 +336,7 @@ async fn d7_orphans_beyond_one_page_are_found() {
     });
     futures_util::StreamExt::collect::<Vec<_>>(futures_util::StreamExt::buffer_unordered(futures_util::stream::iter(puts), 16))
         .await;
-    // Records without an object, more than one batch.
+    // Records without an object.
     let images = app.db.collection::<Document>("images");
     let mut record = app.db_image(kept_image["id"].as_str().unwrap()).await.unwrap();
     record.remove("live");

@@ -18,15 +18,15 @@ use super::{
     serve::Settings,
 };
 
-/// Limit for every answer, and for recovery: the longest deadline of the product is ten seconds, and the machine may be busy.
+/// Limit for every answer, and for recovery: the server's longest deadline is ten seconds, and the machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// Time after which the readiness probe checks again: it caches a result for a second.
 const PROBE_CACHE: Duration = Duration::from_millis(1200);
-/// Number of runtime tasks by which a server may grow from the first outage to the last: those of calls and connections in
-/// progress.
+/// Number of runtime tasks by which a server may grow from the first measurement to the last: those of calls and connections
+/// in progress.
 const SPARE_TASKS: u64 = 40;
-/// Memory in KiB by which a server may grow from the first outage to the last: buffers, and pages that the allocator keeps.
+/// Memory in KiB by which a server may grow from the first measurement to the last: buffers, and pages that the allocator keeps.
 const SPARE_MEMORY: u64 = 32 * 1024;
 
 /// Method, path and body of a call.
@@ -90,9 +90,9 @@ async fn tasks_and_memory(process: &Process, admin: &Client) -> (u64, u64) {
     (tasks, memory(process.id(), "VmRSS"))
 }
 
-/// Asserts that tasks and memory in KiB are about the same after the last outage as after the first one.
+/// Asserts that tasks and memory in KiB are about the same in the last measurement as in the first one.
 fn assert_nothing_accumulates(sizes: &[(u64, u64)]) {
-    let [(tasks, memory), .., (tasks_later, memory_later)] = sizes else { panic!("one outage: {sizes:?}") };
+    let [(tasks, memory), .., (tasks_later, memory_later)] = sizes else { panic!("one measurement: {sizes:?}") };
     assert!(*tasks_later <= tasks + SPARE_TASKS, "tasks and KiB: {sizes:?}");
     assert!(*memory_later <= memory + SPARE_MEMORY, "tasks and KiB: {sizes:?}");
 }

@@ -194,6 +194,7 @@ async fn each_transition_leaves_one_event_in_its_own_update_and_a_repeat_leaves_
         legal.extend(next.map(|to| (from.as_str().to_owned(), to.as_str().to_owned())));
     }
     let mut made = transitions(&changes);
+    // A purge has no event.
     made.retain(|(_, to)| to != "gone");
     assert_eq!(made, legal, "every legal transition with an event was made");
 }
@@ -233,8 +234,8 @@ async fn deleted_account_leaves_its_events() {
     assert_eq!(deletion.status, 204);
     // Signing up again with an address that is taken changes nothing.
     let eve = app.user().await;
-    let twin = app.anonymous().post("/api/auth/signup", json!({ "email": eve.email, "password": PASSWORD })).await;
-    assert_eq!(twin.status, 409);
+    let second_signup = app.anonymous().post("/api/auth/signup", json!({ "email": eve.email, "password": PASSWORD })).await;
+    assert_eq!(second_signup.status, 409);
     delivered_types(&app).await;
     app.sweep_after_url_expiry().await;
     let expected = [

@@ -1,4 +1,5 @@
-//! Covers previews that workers make: in answers, in records, and after a deletion.
+//! Covers previews that workers make: in answers and event streams, for images that are older than the setting, and in turn for
+//! several owners. The modules below cover failures, the process, deletions, HEIF and waiting images.
 //!
 //! Routes: GET /api/images/gallery, GET /api/images/{id}, DELETE /api/images/{id}.
 //! Commands: valet worker.
@@ -177,20 +178,20 @@ async fn backfill_continues_after_a_failure_of_the_database() {
     for _ in 0..3 {
         ada.upload("a.png", "image/png", &unique_png()).await;
     }
-    let failures = Arc::new(AtomicU32::new(0));
-    let failed = failures.clone();
+    let requests_seen = Arc::new(AtomicU32::new(0));
+    let seen = requests_seen.clone();
     let requests: Tap = Arc::new(move |message| {
         let is_request = command(message).is_some_and(|command| command.contains_key("update"))
             && message.windows(9).any(|bytes| bytes == b"rendering");
-        if is_request && failed.fetch_add(1, Relaxed) == 0 {
-            // The name of a command that the database does not have.
+        if is_request && seen.fetch_add(1, Relaxed) == 0 {
+            // Renames the command to one that the database does not have.
             let at = message.windows(7).position(|bytes| bytes == b"update\0").unwrap();
             message[at] = b'x';
         }
     });
     let relayed = start_server_behind_relay(&app, requests, Arc::new(|_| {})).await;
     assert_eq!(relayed.app.valet.preview_worker.backfill(100_u32.try_into().unwrap()).await.unwrap(), 3);
-    assert!(failures.load(Relaxed) > 1, "a request was rejected");
+    assert!(requests_seen.load(Relaxed) > 1, "the rejected request was repeated");
     assert_eq!(render(&app).await, 3);
 }
 

@@ -9,6 +9,9 @@ use super::{
     read_account,
 };
 
+/// Shared secret in the key set.
+const PUBLISHED_SECRET: [u8; 32] = [7; 32];
+
 /// Names of algorithms for a token's header.
 const ALGORITHMS: [&str; 12] =
     ["RS256", "ES256", "EdDSA", "PS256", "RS384", "RS512", "ES384", "HS256", "none", "None", "ES256K", ""];
@@ -60,14 +63,14 @@ impl Keys {
             jwk[unusable.member] = unusable.value.clone();
             jwk
         }));
-        published.push(json!({ "kty": "oct", "kid": "oct", "alg": "HS256", "k": base64([7; 32]) }));
+        published.push(json!({ "kty": "oct", "kid": "oct", "alg": "HS256", "k": base64(PUBLISHED_SECRET) }));
         published.extend([json!({ "kty": "RSA", "kid": "bad", "n": "!", "e": "AQAB" }), json!(1), json!({})]);
         published
     }
 
     /// Returns tokens whose shared secret is public: a public key, or a published secret.
     fn with_public_secrets(&self, claims: &Value) -> Vec<String> {
-        let mut forged = vec![hs256(&[7; 32], &json!({ "alg": "HS256", "kid": "oct" }), claims)];
+        let mut forged = vec![hs256(&PUBLISHED_SECRET, &json!({ "alg": "HS256", "kid": "oct" }), claims)];
         for secret in self.usable().iter().flat_map(|(_, key)| key.public_bytes()) {
             for kid in ["rsa", "ec", "ed", "oct"] {
                 for typ in ["JWT", "at+jwt"] {
@@ -92,7 +95,8 @@ impl Keys {
         forged
     }
 
-    /// Returns tokens of the foreign key that contain it, or its address at another provider; and tokens with critical members.
+    /// Returns tokens of the foreign key whose header contains that key or its address at another provider, and tokens whose header
+    /// has `crit`.
     fn with_keys_in_the_header(&self, thief: &Provider, claims: &Value) -> Vec<String> {
         let header = |member: &str, value: Value| {
             let mut header = json!({ "alg": "RS256", "kid": "rsa" });

@@ -74,21 +74,21 @@ async fn known_keys_work_during_an_outage() {
 
 #[tokio::test]
 async fn server_starts_without_its_provider() {
-    let (key, elsewhere) = (Key::ed(), Provider::start(&[]).await);
+    let (key, other_provider) = (Key::ed(), Provider::start(&[]).await);
     let provider = Provider::start(&[("ed", &key)]).await;
     let token = || key.token("ed", &provider.claims("ada"));
-    let other_issuer_metadata = json!({ "issuer": elsewhere.issuer, "jwks_uri": format!("{}/keys", provider.issuer) });
+    let other_issuer_metadata = json!({ "issuer": other_provider.issuer, "jwks_uri": format!("{}/keys", provider.issuer) });
     let with_keys_at = |uri: &str| json!({ "issuer": provider.issuer, "jwks_uri": uri });
     let behaviors = [
         ("failing", Behavior::Failing(404)),
-        ("redirecting", Behavior::Redirecting(format!("{}/keys", elsewhere.issuer))),
+        ("redirecting", Behavior::Redirecting(format!("{}/keys", other_provider.issuer))),
         ("endless", Behavior::Endless),
         ("of another issuer", Behavior::Configured(other_issuer_metadata)),
-        ("in the clear", Behavior::Configured(with_keys_at("http://192.0.2.1/keys"))),
-        ("from a file", Behavior::Configured(with_keys_at("file:///etc/hostname"))),
-        ("nowhere", Behavior::Configured(with_keys_at(""))),
+        ("keys over plain HTTP", Behavior::Configured(with_keys_at("http://192.0.2.1/keys"))),
+        ("keys from a file", Behavior::Configured(with_keys_at("file:///etc/hostname"))),
+        ("keys without an address", Behavior::Configured(with_keys_at(""))),
         ("no configuration", Behavior::Configured(json!([]))),
-        ("closed", Behavior::Configured(with_keys_at("http://127.0.0.1:1/keys"))),
+        ("keys at a closed port", Behavior::Configured(with_keys_at("http://127.0.0.1:1/keys"))),
     ];
     for (case, behavior) in behaviors {
         provider.behave(behavior);
@@ -101,7 +101,7 @@ async fn server_starts_without_its_provider() {
         until_keys_are_known(&app, &provider).await;
         assert_eq!(read_account(&app, token()).await.status, 200, "{case}: the provider answers again");
     }
-    assert_eq!(elsewhere.fetches(), 0, "no redirect is followed");
+    assert_eq!(other_provider.fetches(), 0, "no redirect is followed");
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn unresponsive_provider_delays_no_request_long() {
     };
     let (unknown, ()) = tokio::join!(unknown, calls_with_known_key);
     assert!(unknown.iter().all(|(status, took, _)| *status == 503 && *took < Duration::from_secs(20)), "{unknown:?}");
-    // One call could wait as long as the others; a second one could not.
+    // If calls with the known key waited for the fetch too, at most one of them would be answered before it ends.
     assert!(unknown.iter().all(|(_, _, known_answers)| *known_answers >= 2), "a known key causes no wait: {unknown:?}");
 }
 

@@ -57,7 +57,7 @@ impl Key {
     pub fn jwk(&self, kid: &str) -> Value {
         match self {
             Self::Rsa(pair) => {
-                // PKCS#1: SEQUENCE { INTEGER 00 and 256 bytes, INTEGER 65537 }.
+                // PKCS#1: the headers of a SEQUENCE and an INTEGER (four bytes each), a zero, the modulus (256 bytes), the exponent 65537.
                 let der = pair.public_key().as_ref().to_vec();
                 json!({ "kty": "RSA", "kid": kid, "alg": "RS256", "use": "sig", "n": base64(&der[9..265]), "e": "AQAB" })
             }
@@ -152,7 +152,7 @@ struct Shared {
     fetches: Arc<AtomicUsize>,
 }
 
-/// Answers a request for a document with the current behavior.
+/// Answers a request for a document as the current behavior says.
 async fn answer(shared: &Shared, document: impl FnOnce(&State) -> Value) -> Response {
     let (behavior, document) = {
         let state = shared.state.lock().unwrap();
@@ -213,7 +213,7 @@ impl Provider {
         self.state.lock().unwrap().keys = keys;
     }
 
-    /// Returns the header of a token that names a published key.
+    /// Returns the header of a token that names the first published key.
     pub fn header(&self) -> Value {
         let key = self.state.lock().unwrap().keys[0].clone();
         let algorithm = match key["kty"].as_str() {

@@ -50,7 +50,7 @@ struct Work {
     /// Ids of confirmed images.
     ready: Vec<String>,
     /// Path of the image of a multipart upload whose parts are all in S3.
-    parts: String,
+    multipart_path: String,
     /// Path of an Uppy session.
     uppy: String,
     /// Upload id and key of a multipart upload that Uppy has opened.
@@ -70,16 +70,16 @@ impl Work {
         let ready = upload_all(client, &files[100..]).await;
         let (_, confirmed) = client.post("/api/images/confirm", &json!({ "ids": ready })).await;
         assert!(confirmed["results"].as_array().unwrap().iter().all(|one| one["status"] == 200), "{confirmed}");
-        let parts = send_parts(client).await;
+        let multipart_path = send_parts(client).await;
         let (_, session) = client.call(Method::POST, "/api/uppy/session", None).await;
         let uppy = text(&session["path"]);
         let (_, uppy_upload) = client.post(&format!("{uppy}/s3/multipart"), &uppy_file()).await;
-        Self { pending, ready, parts, uppy, uppy_upload }
+        Self { pending, ready, multipart_path, uppy, uppy_upload }
     }
 
     /// Returns a call of every kind that needs S3 and concerns one upload.
     fn calls(&self) -> [Call; 8] {
-        let (parts, uppy) = (&self.parts, &self.uppy);
+        let (multipart_path, uppy) = (&self.multipart_path, &self.uppy);
         let uppy_path = |rest: &str| {
             let (id, key) = (text(&self.uppy_upload["uploadId"]), text(&self.uppy_upload["key"]).replace('/', "%2F"));
             format!("{uppy}/s3/multipart/{id}{rest}?key={key}")
@@ -89,8 +89,8 @@ impl Work {
             get("/readyz"),
             post_empty(format!("/api/images/{}/confirm", self.pending[0])),
             post("/api/images/multipart", multipart),
-            get(format!("{parts}/parts")),
-            post_empty(format!("{parts}/confirm")),
+            get(format!("{multipart_path}/parts")),
+            post_empty(format!("{multipart_path}/confirm")),
             post(format!("{uppy}/s3/multipart"), uppy_file()),
             get(uppy_path("")),
             post(uppy_path("/complete"), json!({ "parts": [{ "PartNumber": 1, "ETag": "x" }] })),
@@ -148,7 +148,7 @@ async fn f8_unresponsive_store_is_noticed_in_time_and_nothing_accumulates() {
     assert_recovers(&client, &process, get("/readyz")).await;
     let (status, confirmed) = make_calls(&client, &confirm_all).await.remove(0);
     assert!(confirmed["results"].as_array().unwrap().iter().all(|one| one["status"] == 200), "{status} {confirmed}");
-    assert_recovers(&client, &process, post_empty(format!("{}/confirm", work.parts))).await;
+    assert_recovers(&client, &process, post_empty(format!("{}/confirm", work.multipart_path))).await;
     client.upload(&unique_png()).await;
 }
 

@@ -83,13 +83,13 @@ async fn event_stays_in_its_document_until_its_deliveries_are_inserted() {
     let valet = app_with_events(&app).await;
     let ada = app.user().await;
     caption(&valet, ids(&ada, &ready(&ada).await), "a").await;
-    let validate = async |validator: Document| {
+    let set_validator = async |validator: Document| {
         app.db.run_command(doc! { "collMod": "deliveries", "validator": validator }).await.unwrap();
     };
-    validate(doc! { "_id": { "$type": "int" } }).await;
+    set_validator(doc! { "_id": { "$type": "int" } }).await;
     assert!(valet.valet.event_fan_out.fan_out_once(OffsetDateTime::now_utc()).await.is_err(), "no delivery can be inserted");
     assert_eq!(documents(&app, "images", doc! { "outbox.0": { "$exists": true } }).await.len(), 1);
-    validate(doc! {}).await;
+    set_validator(doc! {}).await;
     fan_out(&valet).await;
     assert_eq!(messages(&app, "ep-all").await.len(), 1);
 }
@@ -112,13 +112,13 @@ async fn documents_that_fail_are_not_counted_as_done() {
     for image in documents(&app, "images", doc! {}).await {
         caption(&valet, ids(&ada, image.get_str("_id").unwrap()), "a").await;
     }
-    let validate = async |validator: Document| {
+    let set_validator = async |validator: Document| {
         app.db.run_command(doc! { "collMod": "images", "validator": validator }).await.unwrap();
     };
-    validate(doc! { "etag": { "$ne": "stuck" } }).await;
+    set_validator(doc! { "etag": { "$ne": "stuck" } }).await;
     assert_eq!(fan_out(&valet).await, FannedOut { events: 1, failed: 1, more: false });
     assert_eq!(fan_out(&valet).await, FannedOut { events: 0, failed: 1, more: false });
-    validate(doc! {}).await;
+    set_validator(doc! {}).await;
     assert_eq!(fan_out(&valet).await, FannedOut { events: 1, failed: 0, more: false });
 }
 
@@ -217,6 +217,7 @@ async fn many_events_of_one_user_do_not_delay_those_of_another() {
     let valet = app_with_events(&app).await;
     let (ada, eve) = (app.user().await, app.user().await);
     let event = |n: i64| doc! { "id": format!("e{n}"), "type": "image.ready", "at": mongodb::bson::DateTime::from_millis(n) };
+    // More than one round fans out for one user.
     let records = (0..350).map(|n| doc! { "_id": format!("crowd-{n}"), "user": &ada.id, "state": "x", "outbox": [event(n)] });
     app.db.collection::<Document>("images").insert_many(records).await.unwrap();
     let eves_image = ready(&eve).await;

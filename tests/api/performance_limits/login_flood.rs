@@ -275,7 +275,7 @@ fn assert_answered_in_time(answers: &[LoginAnswer]) {
     );
 }
 
-/// Sends logins until each is answered.
+/// Sends logins until each is answered; returns the gallery's times meanwhile.
 async fn log_in_repeatedly(server: &Server) -> GalleryTimes {
     let began = Instant::now();
     let owner = server.owner(usize::MAX);
@@ -285,7 +285,7 @@ async fn log_in_repeatedly(server: &Server) -> GalleryTimes {
     gallery
 }
 
-/// Sends requests whose connections are closed before they are answered.
+/// Sends requests whose connections are closed before they are answered; returns the gallery's times meanwhile.
 async fn abort(server: &Server, request: &[u8], label: &str) -> GalleryTimes {
     let owner = server.owner(usize::MAX);
     for _ in 0..FLOODS {
@@ -311,8 +311,8 @@ async fn a7_flood_of_logins_is_bounded_and_galleries_stay_fast() {
     server.assert_bounded(base, "after the parallel logins");
     server.assert_answers().await;
 
-    // The clients run on the same machine: so many connections cost it time that the queue of hashes does not limit. So aborted
-    // logins are compared with aborted health checks, which cost the server nothing else.
+    // The clients run on the same machine, and their connections take time there that the queue of hashes does not limit. Aborted
+    // logins are therefore compared with aborted health checks, which cost the server only their connections.
     let login = login(&server.address, &server.email, PASSWORD);
     let health_check = format!("GET /livez HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", server.address).into_bytes();
     let beside_logins = abort(&server, &login, "logins").await;

@@ -10,14 +10,14 @@ use super::{
     Duration, OffsetDateTime, Renderer, id, read, render, render_after, renderer, rendering_of, start, use_workers,
 };
 
-/// Renders again and again, 4000 s apart, until the image is no longer due; returns the number of attempts and the failure's name.
+/// Renders again and again, 4000 s apart (longer than any delay between attempts), until the image is no longer due; returns the number of attempts and the failure's name.
 pub(super) async fn attempts_until_failure(app: &TestApp, image: &str, renderer: &Renderer) -> (i64, String) {
-    for hour in 0..20 {
+    for round in 0..20 {
         let found = rendering_of(app, image).await;
         if !found.contains_key("due") {
             return (found.get_i64("attempts").unwrap(), found.get_str("failure").unwrap().to_owned());
         }
-        render_after(app, renderer, Duration::from_secs(hour * 4000)).await;
+        render_after(app, renderer, Duration::from_secs(round * 4000)).await;
     }
     panic!("the attempts do not end: {}", rendering_of(app, image).await);
 }
@@ -155,8 +155,8 @@ async fn outages_do_not_count_as_attempts() {
     });
     let broken = broken.await;
     let no_program = Renderer::new("/no/such/program".into());
-    for hour in 0..3 {
-        let after = Duration::from_secs(hour * 4000);
+    for round in 0..3 {
+        let after = Duration::from_secs(round * 4000);
         render_after(&app, &no_program, after).await;
         render_after(&broken, &renderer(), after + Duration::from_secs(2000)).await;
     }
