@@ -12,8 +12,8 @@ use super::app::Answer;
 /// Text that is sent in every field that a caller controls; must not appear in any answer.
 pub const CANARY: &str = "canary-7f3a";
 
-/// Asserts status and code of a rejected request, and that the answer repeats no value of the caller. `send` has already compared
-/// the problem with the OpenAPI document.
+/// Asserts status and code of a rejected request, and that the answer repeats no value of the caller. `Caller::send` has already
+/// compared the problem with the OpenAPI document.
 fn assert_refused(answer: &Answer, problem: (u16, &str), case: &str) {
     assert_eq!(answer.problem(), problem, "{case}: {answer:?}");
     assert_no_canary(answer, case);

@@ -1,4 +1,4 @@
-//! A client of a server process, which has only the server's address.
+//! A client that knows a server only by its address, and the types for starting such a server as a process.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -85,7 +85,7 @@ impl Client {
         self.upload_as("image/png", bytes).await
     }
 
-    /// Does the same with an image of this type.
+    /// Uploads and confirms an image of this type and fetches its URLs; returns the image and every presigned URL.
     pub async fn upload_as(&self, content_type: &str, bytes: &[u8]) -> (Value, Vec<String>) {
         let ticket = self.open_upload(&declaration("sea.png", content_type, bytes)).await;
         let upload = &ticket["upload"];

@@ -44,7 +44,7 @@ async fn jitter() {
 }
 
 /// Opens an upload and sends its bytes.
-async fn sent(caller: &Caller<'_>) -> Answer {
+async fn send_upload(caller: &Caller<'_>) -> Answer {
     let bytes = unique_png();
     let ticket = caller.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
@@ -53,7 +53,7 @@ async fn sent(caller: &Caller<'_>) -> Answer {
 }
 
 /// Makes an upload so old that its URL and the grace period are over: a pending image is due, and a tombstone ends.
-async fn db_age(app: &TestApp, ticket: &Answer) {
+async fn make_old(app: &TestApp, ticket: &Answer) {
     let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 2 * 3_600_000);
     let over = doc! { "$set": { "due": past, "urlsDieAt": past } };
     app.db.collection::<Document>("images").update_one(doc! { "_id": ticket.id() }, over).await.unwrap();
@@ -68,7 +68,7 @@ fn path(ticket: &Answer) -> String {
 async fn c5_hundred_concurrent_confirms_give_one_image_and_one_answer() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let ticket = sent(&ada).await;
+    let ticket = send_upload(&ada).await;
     let answers = run_concurrently(&app, (0..100).map(|_| ada.confirm(ticket.id()))).await;
     assert!(answers.iter().all(|answer| (answer.status, &answer.json) == (200, &answers[0].json)), "{answers:?}");
     let images = app.db.collection::<Document>("images");
@@ -146,8 +146,8 @@ async fn d4_f16_confirm_delete_and_sweeper_race_consistently() {
     let round = |n: usize| {
         let (app, ada) = (&app, &users[n % users.len()]);
         async move {
-            let ticket = sent(ada).await;
-            db_age(app, &ticket).await;
+            let ticket = send_upload(ada).await;
+            make_old(app, &ticket).await;
             let barrier = Barrier::new(3);
             let meet = async || {
                 barrier.wait().await;
@@ -198,7 +198,7 @@ async fn renew_confirm_and_delete_race_consistently() {
     let round = |n: usize| {
         let ada = &ada;
         async move {
-            let ticket = sent(ada).await;
+            let ticket = send_upload(ada).await;
             let barrier = Barrier::new(3);
             let meet = async || {
                 barrier.wait().await;

@@ -1,4 +1,4 @@
-//! Covers the recount of users' counters: it repairs planted drift, and is safe under load.
+//! Covers the recount of users' counters: it repairs planted drift and damaged fields, and is safe under load.
 //!
 //! Commands: valet recount.
 
@@ -54,6 +54,7 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
 
     let (done, mut repairs) = recount(&app, None).await;
     assert_eq!(done, Recounted { users: 3, repaired: 2, failed: 0 });
+    // Ada's repair first, then Bob's.
     repairs.sort_by_key(|repair| repair.user.to_string() != ada.id);
     println!("{}\n{}", repairs[0], repairs[1]);
     assert_eq!((repairs[0].was.used_bytes, repairs[0].was.images, repairs[0].was.pending), (7, 40, 0));
@@ -64,7 +65,7 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     assert_eq!(users.find_one(doc! { "_id": &eve.id }).await.unwrap().unwrap(), eve_before);
     assert_eq!(recount(&app, None).await.0.repaired, 0);
 
-    // The repaired reservation is valid: the upload can be completed.
+    // The repaired reservation is valid: a deletion of the upload releases it.
     let open = ada.get("/api/images/pending").await;
     let id = open.json["uploads"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
@@ -118,6 +119,7 @@ async fn damaged_records_do_not_stop_the_recount_of_others() {
     for size in [Bson::Int32(11), Bson::Int64(13), Bson::Double(17.0), "damaged".into()] {
         let id = eve.upload("b.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
         images.update_one(doc! { "_id": id }, doc! { "$set": { "size": &size } }).await.unwrap();
+        // 13 is the only number here that neither `as_f64()` nor `as_i32()` reads.
         sizes += match size {
             Bson::String(_) => 0,
             size => size.as_f64().unwrap_or_else(|| size.as_i32().map_or(13.0, f64::from)) as i64,
@@ -181,5 +183,6 @@ async fn recount_is_safe_under_load() {
     let (done, repairs) = recount(&app, None).await;
     assert_eq!(done, Recounted { users: 1, repaired: 0, failed: 0 }, "{repairs:?}");
     assert_eq!(usage(&ada).await[2], json!(0));
+    // A third of the 6 × 8 uploads of a set stays.
     assert_eq!(usage(&ada).await[1], json!(16 * sets));
 }

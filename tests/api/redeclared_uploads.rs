@@ -132,8 +132,8 @@ async fn last_of_equal_items_in_a_batch_counts() {
     let ada = app.user().await;
     let bytes = unique_png();
     ada.open_upload("a.png", "image/png", &bytes).await;
-    let twin = |caption: &str| merged(declaration("a.png", "image/png", &bytes), &json!({ "caption": caption }));
-    let answer = ada.post("/api/images/upload/batch", json!({ "items": [twin("one"), twin("two"), twin("three")] })).await;
+    let item = |caption: &str| merged(declaration("a.png", "image/png", &bytes), &json!({ "caption": caption }));
+    let answer = ada.post("/api/images/upload/batch", json!({ "items": [item("one"), item("two"), item("three")] })).await;
     let ticket = &answer.json["results"][2]["ticket"];
     assert_eq!(app.put(&ticket["upload"], bytes).await, 200);
     assert_eq!(ada.confirm(ticket["id"].as_str().unwrap()).await.json["caption"], "three");
@@ -211,9 +211,10 @@ async fn preview_that_is_no_longer_declared_is_counted_and_removed() {
     assert!(image.json["previewUrl"].is_null(), "{image:?}");
     assert_eq!(app.put(&first.json["previewUpload"], small.clone()).await, 200, "the first preview's URL is valid");
     assert_eq!(used(&ada).await, (bytes.len() + small.len()) as u64, "and its bytes are counted");
-    let quiet = OffsetDateTime::now_utc() + Duration::from_secs(3600 + 900 + 60);
+    // The URLs (an hour) and the grace period (a quarter of an hour) are over, with a minute of slack.
+    let after_url_expiry = OffsetDateTime::now_utc() + Duration::from_secs(3600 + 900 + 60);
     for later in [0, 600, 1200] {
-        app.sweep(quiet + Duration::from_secs(later)).await;
+        app.sweep(after_url_expiry + Duration::from_secs(later)).await;
     }
     assert_eq!((used(&ada).await, app.bucket_keys().await.len()), (bytes.len() as u64, 1));
 }

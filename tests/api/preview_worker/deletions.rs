@@ -41,10 +41,10 @@ async fn deleted_image_and_account_leave_no_pictures() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orphan_scan_reports_no_pictures() {
+async fn orphan_scan_reports_only_unrecorded_pictures() {
     let app = start().await;
     let ada = app.user().await;
-    let (shown, unsupported) = (
+    let (rendered, unsupported) = (
         ada.upload("a.png", "image/png", &unique_png()).await,
         ada.upload("b.heic", "image/heic", &super::fixture("plain.heic")).await,
     );
@@ -57,7 +57,7 @@ async fn orphan_scan_reports_no_pictures() {
     let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();
     let orphans: Vec<_> = found.orphans.first.iter().map(|listed| listed.key.as_str()).collect();
     assert_eq!(orphans, [orphan.as_str()]);
-    assert!(rendering_of(&app, id(&shown)).await.contains_key("written"));
+    assert!(rendering_of(&app, id(&rendered)).await.contains_key("written"));
 }
 
 /// The image is deleted after the worker was permitted to write, and before it has written.
@@ -125,9 +125,10 @@ async fn deletion_and_worker_race_consistently() {
         assert!(deleted.is_some() || found.json["previewUrl"].is_string(), "{found:?}");
     }
     let count = async |filter: Document| app.db.collection::<Document>("images").count_documents(filter).await.unwrap();
-    let (written, shown) = (doc! { "$exists": true }, doc! { "$exists": true });
-    let with_pictures = count(doc! { "state": "deleting", "rendering.written": written.clone(), "pictures": shown }).await;
-    let during_write = count(doc! { "state": "deleting", "rendering.written": written, "pictures": null }).await;
+    let exists = doc! { "$exists": true };
+    let with_pictures =
+        count(doc! { "state": "deleting", "rendering.written": exists.clone(), "pictures": exists.clone() }).await;
+    let during_write = count(doc! { "state": "deleting", "rendering.written": exists, "pictures": null }).await;
     println!(
         "{rounds} rounds: {kept} images kept, {with_pictures} deleted with pictures, {during_write} while pictures were written"
     );

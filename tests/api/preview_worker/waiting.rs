@@ -33,6 +33,7 @@ async fn check_reports_images_that_no_worker_takes() {
     assert!(matches!(&just_now, Answer::Yes(seen) if seen.contains("0 min")), "{just_now:?}");
     assert_eq!(json["verdict"], "ok");
 
+    // A minute longer than the check tolerates.
     let at = DateTime::from_millis(DateTime::now().timestamp_millis() - 16 * 60_000);
     let waiting = doc! { "$set": { "rendering.due": at, "rendering.since": at } };
     app.db.collection::<Document>("images").update_one(doc! { "_id": id(&image) }, waiting).await.unwrap();

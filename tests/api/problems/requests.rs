@@ -64,6 +64,7 @@ async fn unsupported_methods_get_405_with_allow() {
                 let answer = app.http.head(format!("{}{concrete}", app.base)).send().await.unwrap();
                 (answer.headers()["allow"].to_str().unwrap().to_owned(), answer.status().as_u16())
             } else if name == "OPTIONS" {
+                // Answered 204 with the `allow` of a 405.
                 let answer = ada.send(method, &concrete, |request| request).await;
                 assert_eq!((answer.status, answer.text.as_str()), (204, ""), "{path}");
                 (answer.header("allow").to_owned(), 405)
@@ -168,7 +169,7 @@ async fn valid_request_id_is_kept_and_an_invalid_one_is_replaced() {
         let id = HeaderValue::from_bytes(id).unwrap();
         app.anonymous().send(Method::GET, path, |request| request.header("x-request-id", id)).await
     };
-    // `send` compares the header with the problem's member `requestId`.
+    // `Caller::send` compares the header with the problem's member `requestId`.
     for path in ["/livez", "/api/auth/me", "/api/unknown"] {
         for plain in ["a", "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44", "trace_1.2-B", &"x".repeat(64)] {
             assert_eq!(get_with_id(path, plain.as_bytes()).await.header("x-request-id"), plain, "{path}");

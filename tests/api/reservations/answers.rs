@@ -16,14 +16,14 @@ use crate::{
     mongodb_relay::{command, start_server_behind_relay},
 };
 
-/// How long the update that counts steps is held back, if the request does not end before.
+/// Maximum time for which the relay holds back the update that counts steps; an answer to the request ends it earlier.
 const HELD_FOR: Duration = Duration::from_secs(3);
 
 /// A request that ends reservations.
 #[derive(Debug, Clone, Copy)]
-enum Ends {
+enum EndingRequest {
     Confirm,
-    RefusedConfirm,
+    RejectedConfirm,
     BatchConfirm,
     OpenUploadDeletion,
 }
@@ -40,11 +40,11 @@ fn counts_steps(command: &Document) -> bool {
     updates.into_iter().any(|filter| filter.contains_key("settling.step"))
 }
 
-/// A request that ends reservations is answered after the step is announced and taken: the update that counts it is under way
-/// until then. A deletion has another write, which postpones the tombstone.
+/// A request that ends reservations is answered when its step is announced and taken, while the update that counts the step is
+/// still under way. A deletion makes one more write, which postpones the tombstone.
 #[tokio::test(flavor = "multi_thread")]
 async fn request_waits_for_the_announcement_and_the_transition() {
-    use Ends::{BatchConfirm, Confirm, OpenUploadDeletion, RefusedConfirm};
+    use EndingRequest::{BatchConfirm, Confirm, OpenUploadDeletion, RejectedConfirm};
     let app = TestApp::start().await;
     let (writes, is_answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
     let watch = {
@@ -59,7 +59,7 @@ async fn request_waits_for_the_announcement_and_the_transition() {
                     }
                 });
             }
-            // Also a counting update for which the request waits, in vain.
+            // If the request waited for the counting update, that update would be a write too many here, after `HELD_FOR`.
             if is_write(&command) && !is_answered.load(Relaxed) {
                 writes.fetch_add(1, Relaxed);
             }
@@ -68,30 +68,30 @@ async fn request_waits_for_the_announcement_and_the_transition() {
     let watched = start_server_behind_relay(&app, Arc::new(watch), Arc::new(|_| {})).await;
     let ada = watched.user().await;
     let html = || [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
-    for (ends, expected) in [(Confirm, 2), (RefusedConfirm, 2), (BatchConfirm, 2), (OpenUploadDeletion, 3)] {
-        let bytes = if matches!(ends, RefusedConfirm) { html() } else { unique_png() };
+    for (ending, expected_writes) in [(Confirm, 2), (RejectedConfirm, 2), (BatchConfirm, 2), (OpenUploadDeletion, 3)] {
+        let bytes = if matches!(ending, RejectedConfirm) { html() } else { unique_png() };
         let put = async |bytes| put_upload(&ada, bytes).await.id().to_owned();
         let id = put(bytes).await;
         let others = [put(unique_png()).await, put(unique_png()).await];
         writes.store(0, Relaxed);
         is_answered.store(false, Relaxed);
-        let request = match ends {
-            Confirm | RefusedConfirm => watched.http.post(format!("{}/api/images/{id}/confirm", watched.base)),
+        let request = match ending {
+            Confirm | RejectedConfirm => watched.http.post(format!("{}/api/images/{id}/confirm", watched.base)),
             BatchConfirm => {
                 let ids = json!({ "ids": [&id, &others[0], &others[1]] });
                 watched.http.post(format!("{}/api/images/confirm", watched.base)).json(&ids)
             }
             OpenUploadDeletion => watched.http.delete(format!("{}/api/images/{id}", watched.base)),
         };
-        // Not a `Caller`, which waits for counts.
+        // Sent without `Caller`, which waits for counts.
         let answer = request.bearer_auth(ada.token.as_deref().unwrap()).send().await.unwrap();
         is_answered.store(true, Relaxed);
-        let status = match ends {
+        let status = match ending {
             Confirm | BatchConfirm => 200,
-            RefusedConfirm => 422,
+            RejectedConfirm => 422,
             OpenUploadDeletion => 204,
         };
-        assert_eq!((answer.status().as_u16(), writes.load(Relaxed)), (status, expected), "{ends:?}");
+        assert_eq!((answer.status().as_u16(), writes.load(Relaxed)), (status, expected_writes), "{ending:?}");
     }
     watched.app.valet.confirmation.wait_for_counts().await;
     app.audit().await;

@@ -9,7 +9,7 @@ fn an_hour_ago() -> DateTime {
     DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000)
 }
 
-/// A document is in place of the list in the records of more users than one step handles.
+/// A document is in place of the list in the records of more users than a sweep handles at once (50).
 #[tokio::test]
 async fn lists_that_are_documents_delay_no_other_user() {
     for field in ["opening", "settling"] {
@@ -37,7 +37,7 @@ async fn lists_that_are_documents_delay_no_other_user() {
     }
 }
 
-/// More users than a step takes have an entry whose time is a list.
+/// More users than a sweep handles at once (50) have an entry whose time is a list.
 #[tokio::test]
 async fn entries_whose_time_is_a_list_delay_no_other_user() {
     for field in ["opening", "settling"] {

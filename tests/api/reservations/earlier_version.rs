@@ -16,13 +16,13 @@ async fn make_earlier_version(app: &TestApp, user: &str, id: &str) {
 
 /// Removes the fields from a user that the earlier version does not write.
 async fn remove_new_fields(app: &TestApp, user: &str) {
-    let fresh = doc! { "$unset": { "pending": "", "opening": "" } };
-    app.db.collection::<Document>("users").update_one(doc! { "_id": user }, fresh).await.unwrap();
+    let unset = doc! { "$unset": { "pending": "", "opening": "" } };
+    app.db.collection::<Document>("users").update_one(doc! { "_id": user }, unset).await.unwrap();
 }
 
 /// End of an upload that the earlier version opened.
 #[derive(Debug, Clone, Copy)]
-enum Then {
+enum Outcome {
     Confirmed,
     Rejected,
     Deleted,
@@ -35,35 +35,35 @@ enum Then {
 async fn uploads_of_an_earlier_version_can_be_completed() {
     let app = TestApp::start().await;
     for is_converted in [false, true] {
-        for then in [Then::Confirmed, Then::Rejected, Then::Deleted, Then::Expired, Then::ConfirmedAndDeleted] {
+        for outcome in [Outcome::Confirmed, Outcome::Rejected, Outcome::Deleted, Outcome::Expired, Outcome::ConfirmedAndDeleted] {
             let ada = app.user().await;
-            let bytes = if matches!(then, Then::Rejected) { format!("<{then:?}>").into_bytes() } else { unique_png() };
+            let bytes = if matches!(outcome, Outcome::Rejected) { format!("<{outcome:?}>").into_bytes() } else { unique_png() };
             let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
             make_earlier_version(&app, &ada.id, ticket.id()).await;
             let len = i64::try_from(bytes.len()).unwrap();
-            assert_eq!(usage(&ada).await, (len, 0, 1), "{then:?}");
+            assert_eq!(usage(&ada).await, (len, 0, 1), "{outcome:?}");
             if is_converted {
                 app.sweep(after(1)).await;
                 let (user, image) = (user_of(&ada).await, app.db_image(ticket.id()).await.unwrap());
                 assert!(user.get_array("holds").unwrap().is_empty() && user.get_i64("pending").unwrap() == 1, "{user}");
                 assert_eq!(image.get_document("reservation").unwrap().get_i64("bytes").unwrap(), len);
-                assert_eq!(usage(&ada).await, (len, 0, 1), "{then:?}");
+                assert_eq!(usage(&ada).await, (len, 0, 1), "{outcome:?}");
             }
-            if !matches!(then, Then::Expired | Then::Deleted) {
+            if !matches!(outcome, Outcome::Expired | Outcome::Deleted) {
                 assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
                 let confirmed = ada.confirm(ticket.id()).await.status;
-                assert_eq!(confirmed, if matches!(then, Then::Rejected) { 422 } else { 200 });
+                assert_eq!(confirmed, if matches!(outcome, Outcome::Rejected) { 422 } else { 200 });
             }
-            if matches!(then, Then::Deleted | Then::ConfirmedAndDeleted) {
+            if matches!(outcome, Outcome::Deleted | Outcome::ConfirmedAndDeleted) {
                 assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
             }
-            let images = i64::from(matches!(then, Then::Confirmed));
-            let pending = i64::from(matches!(then, Then::Expired));
+            let images = i64::from(matches!(outcome, Outcome::Confirmed));
+            let pending = i64::from(matches!(outcome, Outcome::Expired));
             let now = usage(&ada).await;
-            assert_eq!((now.1, now.2), (images, pending), "{then:?}, {is_converted}");
+            assert_eq!((now.1, now.2), (images, pending), "{outcome:?}, {is_converted}");
             app.audit().await;
             app.sweep_to_the_end().await;
-            assert_eq!(usage(&ada).await, (images * len, images, 0), "{then:?}, {is_converted}");
+            assert_eq!(usage(&ada).await, (images * len, images, 0), "{outcome:?}, {is_converted}");
             app.audit().await;
         }
     }
@@ -134,8 +134,9 @@ async fn earlier_version_gone(app: &TestApp, id: &str) {
 
 /// Records, as the earlier version does, that the object was deleted, and is to be deleted again when the URL has expired.
 async fn earlier_version_put_off(app: &TestApp, id: &str) {
-    let dead = DateTime::from_millis(DateTime::now().timestamp_millis() + 75 * 60_000);
-    app.db.collection::<Document>("images").update_one(doc! { "_id": id }, doc! { "$set": { "due": dead } }).await.unwrap();
+    // The URL is valid for an hour, and the grace period is a quarter of an hour.
+    let url_expiry = DateTime::from_millis(DateTime::now().timestamp_millis() + 75 * 60_000);
+    app.db.collection::<Document>("images").update_one(doc! { "_id": id }, doc! { "$set": { "due": url_expiry } }).await.unwrap();
 }
 
 /// A server of the earlier version changes an upload of this version: it finds no hold, and changes no counter except
@@ -180,11 +181,11 @@ async fn changes_by_an_earlier_version_to_new_uploads_are_corrected() {
 }
 
 /// A server dies while it converts a hold, and the earlier version changes the image's state. The earlier version finds no hold,
-/// so it changes no counter, and the step that replaced the hold is not lost.
+/// so it changes no counter except when it deletes a ready image, and the step that replaced the hold is not lost.
 #[tokio::test]
 async fn interrupted_conversion_is_finished_whatever_the_images_state() {
     let app = TestApp::start().await;
-    for state in ["pending", "ready", "deleting", "rejected", "ready deleted"] {
+    for steps in ["pending", "ready", "deleting", "rejected", "ready deleted"] {
         let ada = app.user().await;
         let bytes = unique_png();
         let len = i64::try_from(bytes.len()).unwrap();
@@ -197,8 +198,8 @@ async fn interrupted_conversion_is_finished_whatever_the_images_state() {
         app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, begun).await.unwrap();
         // The earlier version counts no months.
         let is_drift = |repair: &valet::store::Repair| repair.was != repair.is || !repair.has_changed_timeline;
-        app.app.valet.recount.run(None, |repair| assert!(!is_drift(&repair), "{state}: {repair}")).await.unwrap();
-        for step in state.split(' ').filter(|step| *step != "pending") {
+        app.app.valet.recount.run(None, |repair| assert!(!is_drift(&repair), "{steps}: {repair}")).await.unwrap();
+        for step in steps.split(' ').filter(|step| *step != "pending") {
             match step {
                 "ready" => earlier_version_ready(&app, ticket.id()).await,
                 "deleted" => earlier_version_delete(&app, &ada.id, ticket.id()).await,
@@ -208,7 +209,7 @@ async fn interrupted_conversion_is_finished_whatever_the_images_state() {
         app.sweep(after(1)).await;
         app.sweep(after(300)).await;
         let (_, images, pending) = usage(&ada).await;
-        assert_eq!((images, pending), (i64::from(state == "ready"), i64::from(state == "pending")), "{state}");
+        assert_eq!((images, pending), (i64::from(steps == "ready"), i64::from(steps == "pending")), "{steps}");
         app.audit().await;
     }
     app.sweep_to_the_end().await;

@@ -12,8 +12,8 @@ use valet::model::Scope;
 use super::{Caller, DateTime, Document, TestApp, after, doc, unique_png, usage, user_of};
 use crate::mongodb_relay::{command, start_server_behind_relay};
 
-/// Leaves the state of a server that died after it had announced a step, which adds `added` (bytes, images, pending) to the
-/// counters: the entry exists, and the counters are unchanged. Returns the step's id.
+/// Announces a step, which adds `added` (bytes, images, pending) to the counters, as a server that dies afterwards: the entry
+/// exists, and the counters are unchanged. Returns the step's id.
 async fn begin_step(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTime) -> String {
     let step = uuid::Uuid::now_v7().to_string();
     let (bytes, images, pending) = added;
@@ -31,7 +31,7 @@ async fn begin_step(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: D
     step
 }
 
-/// Leaves the state of a server that died after it had also updated the image.
+/// Updates the image with an announced step, as a server that dies afterwards: the counters are unchanged.
 async fn take_step(app: &TestApp, image: &str, step: &str, mut update: Document) {
     update.entry("$set".to_owned()).or_insert_with(|| Document::new().into()).as_document_mut().unwrap().insert("lastStep", step);
     let images = app.db.collection::<Document>("images");
@@ -96,7 +96,7 @@ async fn unfinished_step_is_counted_once_by_any_process() {
 
 /// A step that was begun but not taken delays neither later steps of its image nor other users' steps.
 #[tokio::test]
-async fn unfinished_steps_do_not_delay_other_images() {
+async fn unfinished_step_delays_neither_its_image_nor_other_users() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let bytes = unique_png();
@@ -128,11 +128,12 @@ async fn late_server_does_not_change_later_steps() {
     let before = usage(&ada).await;
     let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
     begin_step(&ada, ticket.id(), (-7, 1, -1), old).await;
-    take_step(&app, ticket.id(), "01a22134-8512-7399-92f9-0172c14bedce", Document::new()).await;
+    let next_step = "01a22134-8512-7399-92f9-0172c14bedce";
+    take_step(&app, ticket.id(), next_step, Document::new()).await;
     app.sweep(after(1)).await;
     assert_eq!((usage(&ada).await, steps_of(&ada).await), (before, 0));
     let last = app.db_image(ticket.id()).await.unwrap().get_str("lastStep").unwrap().to_owned();
-    assert_eq!(last, "01a22134-8512-7399-92f9-0172c14bedce");
+    assert_eq!(last, next_step);
     app.audit().await;
 }
 
@@ -217,6 +218,7 @@ enum Reader {
 /// counted.
 async fn uncount_confirm(ada: &Caller<'_>, image: &str) {
     let record = ada.app.db_image(image).await.unwrap();
+    // Any number of bytes will do: the step subtracts them, and `undone` adds them.
     let (step, (bytes, images, pending)) = (record.get_str("lastStep").unwrap(), (-7, 1, -1));
     begin_step(ada, image, (bytes, images, pending), DateTime::now()).await;
     let entry = user_of(ada).await.get_array("settling").unwrap()[0].as_document().unwrap().clone();
