@@ -20,7 +20,7 @@ use super::{
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 /// Starts a server that copies every object before it confirms it.
-async fn copying() -> TestApp {
+async fn start_copying_server() -> TestApp {
     TestApp::start_with(|config| config.s3.finalize = Finalize::Copy).await
 }
 
@@ -78,9 +78,9 @@ async fn u6_i6_confirmed_image_does_not_change_if_its_url_can_write_twice() {
 
         // A client with the URL writes other bytes; they do not reach the image.
         app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/png", fixture("animated.png")).await;
-        let mut copying = ticket.json["upload"].clone();
-        copying["headers"]["x-amz-copy-source"] = json!(format!("{}/{}", app.config.s3.bucket, key(&document)));
-        let is_accepted = app.put(&copying, bytes.clone()).await == 200;
+        let mut copy_request = ticket.json["upload"].clone();
+        copy_request["headers"]["x-amz-copy-source"] = json!(format!("{}/{}", app.config.s3.bucket, key(&document)));
+        let is_accepted = app.put(&copy_request, bytes.clone()).await == 200;
         assert_eq!(is_accepted, defect == Defect::TakesUnsignedCopySource);
         let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
         assert_eq!(read.bytes().await.unwrap(), bytes, "{defect:?}");
@@ -99,10 +99,10 @@ async fn c3_bytes_are_hashed_if_the_store_ignores_checksums() {
     let store = TestApp::start().await;
     let app = start_on_defective_store(&store, Defect::KnowsNoChecksums).await;
     let ada = app.user().await;
-    let (bytes, mut others) = (unique_png(), unique_png());
-    others.truncate(bytes.len());
+    let (bytes, mut other_bytes) = (unique_png(), unique_png());
+    other_bytes.truncate(bytes.len());
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
-    assert_eq!(app.put(&ticket.json["upload"], others).await, 200, "this store accepts any bytes of this length");
+    assert_eq!(app.put(&ticket.json["upload"], other_bytes).await, 200, "this store accepts any bytes of this length");
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
     let again = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(again.status, 201);
@@ -128,7 +128,7 @@ async fn store_that_cannot_be_probed_is_not_trusted() {
 
 #[tokio::test]
 async fn c5_hundred_confirms_keep_one_copy() {
-    let app = copying().await;
+    let app = start_copying_server().await;
     let ada = app.user().await;
     let bytes = unique_png();
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
@@ -152,7 +152,7 @@ async fn c5_hundred_confirms_keep_one_copy() {
 
 #[tokio::test]
 async fn d3_put_after_the_confirm_is_removed() {
-    let app = copying().await;
+    let app = start_copying_server().await;
     let ada = app.user().await;
     let bytes = unique_png();
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
@@ -173,7 +173,7 @@ async fn d3_put_after_the_confirm_is_removed() {
 
 #[tokio::test]
 async fn wrong_bytes_at_the_incoming_key_are_rejected_and_removed() {
-    let app = copying().await;
+    let app = start_copying_server().await;
     let ada = app.user().await;
     for (declared_as, bytes, problem) in
         [("image/png", fixture("plain.jpg"), "content_mismatch"), ("image/jpeg", b"<svg/>".to_vec(), "content_mismatch")]
@@ -184,7 +184,7 @@ async fn wrong_bytes_at_the_incoming_key_are_rejected_and_removed() {
         for _ in 0..2 {
             assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, problem));
         }
-        // After the time in which an attempt might still write.
+        // The next sweep deletes the object of a rejected upload.
         app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
         assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     }
@@ -201,7 +201,7 @@ async fn wrong_bytes_at_the_incoming_key_are_rejected_and_removed() {
 /// A server died after it had recorded and made a copy: the sweeper finds the copy by the record.
 #[tokio::test]
 async fn f13_copy_of_a_dead_server_is_removed() {
-    let app = copying().await;
+    let app = start_copying_server().await;
     let ada = app.user().await;
     let bytes = unique_png();
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;

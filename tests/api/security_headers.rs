@@ -37,7 +37,7 @@ fn assert_headers(headers: &HeaderMap, case: &str) {
     }
 }
 
-/// Starts a server that trusts this test as its proxy.
+/// Starts a server that trusts this test as its proxy, and that allows one refresh an hour, so that further ones are answered 429.
 async fn app() -> TestApp {
     let proxies = TrustedProxies(vec!["127.0.0.1".parse().unwrap()]);
     TestApp::start_with(|config| {
@@ -135,25 +135,25 @@ async fn h5_pages_and_framework_errors_have_security_headers() {
 
 #[tokio::test]
 async fn h5_hsts_is_sent_only_over_tls() {
-    let behind = app().await;
-    let alone = TestApp::start().await;
+    let behind_proxy = app().await;
+    let without_proxy = TestApp::start().await;
     for (app, forwarded, expects_hsts) in [
-        (&behind, vec!["https"], true),
-        (&behind, vec!["HTTPS"], true),
-        (&behind, vec!["https, https"], true),
-        (&behind, vec![], false),
-        (&behind, vec!["http"], false),
-        (&behind, vec!["https, http"], false),
-        (&behind, vec!["http", "https"], false),
-        (&behind, vec!["httpsx"], false),
-        (&behind, vec![""], false),
+        (&behind_proxy, vec!["https"], true),
+        (&behind_proxy, vec!["HTTPS"], true),
+        (&behind_proxy, vec!["https, https"], true),
+        (&behind_proxy, vec![], false),
+        (&behind_proxy, vec!["http"], false),
+        (&behind_proxy, vec!["https, http"], false),
+        (&behind_proxy, vec!["http", "https"], false),
+        (&behind_proxy, vec!["httpsx"], false),
+        (&behind_proxy, vec![""], false),
         // This server trusts no proxy.
-        (&alone, vec!["https"], false),
+        (&without_proxy, vec!["https"], false),
     ] {
         for path in ["/", "/livez", "/api/auth/me", "/nothing"] {
             let mut request = app.http.get(format!("{}{path}", app.base));
-            for one in &forwarded {
-                request = request.header("x-forwarded-proto", *one);
+            for protocol in &forwarded {
+                request = request.header("x-forwarded-proto", *protocol);
             }
             let answer = request.send().await.unwrap();
             assert_eq!(

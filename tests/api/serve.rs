@@ -1,4 +1,5 @@
-//! Covers `valet serve` as a process: start, error messages, stop, and contents of its logs.
+//! Covers `valet serve` as a process: start, error messages, stop, and contents of its logs. All modules that start a process get
+//! its settings from [`Settings::for_app`] here.
 //!
 //! Routes: GET /livez, GET /readyz.
 //! Commands: valet serve.
@@ -120,7 +121,7 @@ async fn setting_that_is_not_utf_8_is_rejected() {
 }
 
 /// Opens a port on which no request is ever answered; returns the listener and the address.
-async fn silent() -> (TcpListener, String) {
+async fn open_silent_port() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (listener, address)
@@ -130,7 +131,7 @@ async fn silent() -> (TcpListener, String) {
 async fn unreachable_database_is_named() {
     let app = TestApp::start().await;
     let good = Settings::for_app(&app);
-    let (_held, silent) = silent().await;
+    let (_held, silent) = open_silent_port().await;
     let start_errors = ["mongodb://user:canary@127.0.0.1:1", &format!("mongodb://{silent}"), "canary", "mongodb://"].map(|uri| {
         let settings = good.with("MONGODB_URI", uri);
         async move { settings.start_error().await }
@@ -144,7 +145,7 @@ async fn unreachable_database_is_named() {
 async fn unreachable_bucket_is_named() {
     let app = TestApp::start().await;
     let good = Settings::for_app(&app);
-    let (_held, silent) = silent().await;
+    let (_held, silent) = open_silent_port().await;
     let start_errors = [
         ("S3_ENDPOINT", "http://127.0.0.1:1"),
         ("S3_ENDPOINT", &format!("http://{silent}")),
@@ -166,7 +167,7 @@ async fn unreachable_bucket_is_named() {
 #[tokio::test]
 async fn port_in_use_is_named() {
     let app = TestApp::start().await;
-    let (_held, taken) = silent().await;
+    let (_held, taken) = open_silent_port().await;
     let message = Settings::for_app(&app).with("BIND", &taken).start_error().await;
     assert!(message.contains("BIND") && message.contains(&taken), "{message}");
 }
@@ -195,9 +196,9 @@ async fn server_is_ready_while_its_database_answers() {
     assert!(problem["detail"].as_str().unwrap().contains("database"), "{problem}");
     assert_eq!(client.get("/livez").await.0, 200);
     signal("-CONT");
-    let again = Instant::now();
+    let resumed_at = Instant::now();
     while client.get("/readyz").await.0 != 200 {
-        assert!(again.elapsed() < Duration::from_secs(30), "{}", process.err());
+        assert!(resumed_at.elapsed() < Duration::from_secs(30), "{}", process.err());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     drop(process);

@@ -192,8 +192,8 @@ async fn use_is_recorded_once_an_hour_and_no_secret_is_stored() {
     let used = *record().await.get_datetime("lastUsedAt").unwrap();
     assert_eq!(used.timestamp_millis() % 3_600_000, 0, "{used}");
     // A further use in the same hour writes nothing; the hour may have ended meanwhile.
-    let mark = doc! { "$unset": { "lastUsedAt": "" } };
-    keys.update_one(doc! { "_id": &raw(&key)[3..39] }, mark).await.unwrap();
+    let unset = doc! { "$unset": { "lastUsedAt": "" } };
+    keys.update_one(doc! { "_id": &raw(&key)[3..39] }, unset).await.unwrap();
     assert_eq!(key.get("/api/admin/users").await.status, 200);
     let again = record().await.get_datetime("lastUsedAt").ok().copied();
     assert!(again.is_none_or(|again| again > used), "the use is recorded once an hour: {again:?}");

@@ -138,17 +138,17 @@ async fn t8_hundred_concurrent_refreshes_leave_one_valid_token() {
 #[tokio::test]
 async fn t9_sessions_end_by_idle_time_and_by_age() {
     let app = TestApp::start().await;
-    let age = async |caller: &Caller<'_>, field: &str, from_now: i64| {
+    let set_time = async |caller: &Caller<'_>, field: &str, from_now: i64| {
         let at = DateTime::from_millis(DateTime::now().timestamp_millis() + from_now * 1000);
         documents(&app).update_one(doc! { "_id": sid(caller) }, doc! { "$set": { field: at } }).await.unwrap();
     };
     let (idle, token) = signed_in(&app).await;
-    age(&idle, "expiresAt", -1).await;
+    set_time(&idle, "expiresAt", -1).await;
     assert_eq!(read_account(&idle).await, session_ended());
     assert_eq!(refresh(&app, &token).await.problem(), (401, "session_ended"));
 
     let (old, token) = signed_in(&app).await;
-    age(&old, "endsAt", 100).await;
+    set_time(&old, "endsAt", 100).await;
     let answer = refresh(&app, &token).await;
     let seconds_left = answer.json["refreshExpiresIn"].as_u64().unwrap();
     assert!((90..=100).contains(&seconds_left), "a refresh does not prolong the session past its end: {seconds_left}");
@@ -187,6 +187,7 @@ async fn t9_token_is_rejected_on_every_server_within_thirty_seconds() {
     assert_eq!(app.anonymous().post("/api/auth/logout", json!({ "refreshToken": token })).await.status, 204);
     let began = Instant::now();
     assert_eq!(read_account(&ada).await, session_ended());
+    // The other server caches the session for 10 s.
     while read_account(&ada_on_other).await.0 == 200 {
         assert!(began.elapsed() < Duration::from_secs(20), "still alive after {:?}", began.elapsed());
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -195,7 +196,7 @@ async fn t9_token_is_rejected_on_every_server_within_thirty_seconds() {
 }
 
 /// Inserts a TCP relay between the server and its database; cancelling the returned token closes the relay's connections.
-fn wired(config: &mut valet::config::Config) -> CancellationToken {
+fn insert_relay(config: &mut valet::config::Config) -> CancellationToken {
     let uri = config.mongo.uri.expose_secret().to_owned();
     let host = uri.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap().rsplit('@').next().unwrap().to_owned();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -203,13 +204,13 @@ fn wired(config: &mut valet::config::Config) -> CancellationToken {
     config.mongo.uri = uri.replace(&host, &listener.local_addr().unwrap().to_string()).into();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let cut = CancellationToken::new();
-    let wire = cut.clone();
+    let close = cut.clone();
     tokio::spawn(cut.clone().run_until_cancelled_owned(async move {
         loop {
             let (mut near, _) = listener.accept().await.unwrap();
             let mut far = tokio::net::TcpStream::connect(&host).await.unwrap();
             let copy = async move { tokio::io::copy_bidirectional(&mut near, &mut far).await };
-            tokio::spawn(wire.clone().run_until_cancelled_owned(copy));
+            tokio::spawn(close.clone().run_until_cancelled_owned(copy));
         }
     }));
     cut
@@ -218,7 +219,7 @@ fn wired(config: &mut valet::config::Config) -> CancellationToken {
 #[tokio::test]
 async fn t9_session_that_cannot_be_read_is_not_reported_as_ended() {
     let mut cut = None;
-    let app = TestApp::start_with(|config| cut = Some(wired(config))).await;
+    let app = TestApp::start_with(|config| cut = Some(insert_relay(config))).await;
     let (known, _) = signed_in(&app).await;
     let (unknown, _, _) = log_in(&app, &known.email, PASSWORD).await;
     assert_eq!(known.get("/api/auth/sessions").await.status, 200);

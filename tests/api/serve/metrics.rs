@@ -33,7 +33,7 @@ pub(super) async fn scrape(client: &Client, admin: &str) -> String {
     answer.text().await.unwrap()
 }
 
-/// Returns the value of the line with this name and all of these labels.
+/// Returns the value of the line with this name and all of these labels, or 0.
 pub(super) fn value(text: &str, name: &str, labels: &[&str]) -> f64 {
     let fits = |line: &&str| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
@@ -57,7 +57,7 @@ async fn scrape_after_census(client: &Client, admin: &str) -> String {
     }
 }
 
-/// Uploads and fails, so that every instrument has a value.
+/// Makes calls that succeed and calls that fail, so that every metric has a value.
 async fn exercise(client: &mut Client) {
     client.sign_in("signup", "ada@example.com").await;
     let bytes = unique_png();
@@ -140,10 +140,10 @@ async fn waits_for_a_connection_are_counted_until_they_end() {
     signal("-STOP");
     let began = Instant::now();
     let mut seen = false;
-    // They wait for a few seconds only, in which a busy machine may not look.
+    // The calls wait only for a few seconds, in which a busy machine may not read the metric: then they are repeated.
     while !seen {
         let calls = futures_util::future::join_all((0..8).map(|_| client.get("/api/auth/me")));
-        let looks = async {
+        let read_metric = async {
             while !seen {
                 assert!(began.elapsed() < Duration::from_secs(60), "no call waits: {}", process.err());
                 seen = waiting().await >= 4.0;
@@ -151,7 +151,7 @@ async fn waits_for_a_connection_are_counted_until_they_end() {
             }
             std::future::pending::<()>().await;
         };
-        let answers = tokio::select! { answers = calls => answers, () = looks => unreachable!() };
+        let answers = tokio::select! { answers = calls => answers, () = read_metric => unreachable!() };
         assert!(answers.iter().all(|(status, _)| matches!(status.as_u16(), 503 | 504)), "{answers:?}");
     }
     signal("-CONT");
@@ -218,18 +218,19 @@ async fn o6_dashboard_and_alerts_use_existing_metrics() {
     let rules: Vec<&Yaml> =
         alerts[0]["groups"].as_vec().unwrap().iter().flat_map(|group| group["rules"].as_vec().unwrap()).collect();
     assert!(rules.len() >= 5, "the rules have at least five alerts");
-    let proofs = YamlLoader::load_from_str(ALERT_TESTS).unwrap();
-    let proofs: Vec<&Yaml> =
-        proofs[0]["tests"].as_vec().unwrap().iter().flat_map(|test| test["alert_rule_test"].as_vec().unwrap()).collect();
+    let alert_tests = YamlLoader::load_from_str(ALERT_TESTS).unwrap();
+    let alert_tests: Vec<&Yaml> =
+        alert_tests[0]["tests"].as_vec().unwrap().iter().flat_map(|test| test["alert_rule_test"].as_vec().unwrap()).collect();
     for rule in rules {
         expressions.push(rule["expr"].as_str().unwrap().to_owned());
+        // A rule with `record` computes a metric; it has no alert.
         if !rule["record"].is_badvalue() {
             continue;
         }
-        let proofs_of_rule = proofs.iter().filter(|proof| proof["alertname"] == rule["alert"]);
-        let quiet: Vec<_> = proofs_of_rule.map(|proof| proof["exp_alerts"].as_vec().unwrap().is_empty()).collect();
+        let tests_of_rule = alert_tests.iter().filter(|test| test["alertname"] == rule["alert"]);
+        let expects_none: Vec<_> = tests_of_rule.map(|test| test["exp_alerts"].as_vec().unwrap().is_empty()).collect();
         assert!(
-            quiet.contains(&true) && quiet.contains(&false),
+            expects_none.contains(&true) && expects_none.contains(&false),
             "{:?} has tests in alerts.test.yaml in which it fires, and does not",
             rule["alert"]
         );
@@ -249,7 +250,7 @@ async fn o6_dashboard_and_alerts_use_existing_metrics() {
     let metrics = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     for metric in metrics {
         assert!(is_shown(metric), "{metric} is on no panel and in no alert");
-        let is_written = METRICS_DOCUMENT.contains(&format!("`{metric}"));
-        assert!(is_written || metric == "valet_build", "{metric} is not in docs/metrics.md");
+        let is_documented = METRICS_DOCUMENT.contains(&format!("`{metric}"));
+        assert!(is_documented || metric == "valet_build", "{metric} is not in docs/metrics.md");
     }
 }

@@ -17,8 +17,8 @@ const CANARY: &str = "canary-7f3a";
 /// Beginnings of the targets of libraries' log lines.
 const LIBRARIES: [&str; 5] = ["aws_", "hyper", "rustls", "s3s", "mongodb"];
 
-/// Makes every call, and the mistakes that a client can make; returns the texts that must not be in the logs.
-async fn use_everything(client: &mut Client) -> Vec<String> {
+/// Makes correct and incorrect calls with secrets and canaries in them; returns the texts that must not be in the logs.
+async fn make_calls(client: &mut Client) -> Vec<String> {
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
     client.sign_in("signup", &email).await;
     let first = client.token.clone().unwrap();
@@ -118,7 +118,7 @@ async fn plant_in_headers(client: &Client) {
 }
 
 /// Asserts that the log has lines of requests and contains no secret.
-fn check(process: &Process, secrets: &[String]) {
+fn assert_no_secrets(process: &Process, secrets: &[String]) {
     let log = process.err() + &process.out();
     assert!(log.contains("/api/images/upload") && log.contains("request completed"), "requests are logged: {log}");
     let library = log.lines().find(|line| LIBRARIES.iter().any(|name| line.contains(&format!("\"target\":\"{name}"))));
@@ -144,9 +144,9 @@ async fn o1_no_secret_is_logged_at_any_level() {
         let settings =
             Settings::for_app(&app).with("RUST_LOG", level).with("SWEEP_INTERVAL", "1s").with("TRUSTED_PROXIES", "127.0.0.1");
         let (process, mut client) = settings.start_listening().await;
-        let mut secrets = use_everything(&mut client).await;
+        let mut secrets = make_calls(&mut client).await;
         secrets.push(s3_secret.clone());
-        check(&process, &secrets);
+        assert_no_secrets(&process, &secrets);
     }
 }
 
@@ -177,8 +177,8 @@ async fn o1_credentials_of_other_services_are_not_logged() {
         assert_eq!(client.get("/api/auth/me").await.0, status);
         secrets.extend(token.split('.').map(str::to_owned));
     }
-    secrets.extend(use_everything(&mut client).await);
-    check(&process, &secrets);
+    secrets.extend(make_calls(&mut client).await);
+    assert_no_secrets(&process, &secrets);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +188,7 @@ async fn o1_failures_log_no_secrets() {
     let settings = Settings::for_app(&app).with("MONGODB_URI", &database.uri(&app)).with("S3_ENDPOINT", &store.endpoint());
     let public = app.config.s3.endpoint.as_deref().unwrap().to_owned();
     let (process, mut client) = settings.with("S3_PUBLIC_ENDPOINT", &public).with("RUST_LOG", ALL_TRACE).start_listening().await;
-    let secrets = use_everything(&mut client).await;
+    let secrets = make_calls(&mut client).await;
     let (_, ticket) = client.post("/api/images/upload", &declaration("a.png", "image/png", &unique_png())).await;
     let confirm = format!("/api/images/{}/confirm", ticket["id"].as_str().unwrap());
     let log_in = json!({ "email": format!("{CANARY}@example.com"), "password": CANARY });
@@ -205,7 +205,7 @@ async fn o1_failures_log_no_secrets() {
         login.0.is_server_error() && refresh.0.is_client_error() && confirm.0.is_server_error(),
         "{login:?} {refresh:?} {confirm:?}"
     );
-    check(&process, &secrets);
+    assert_no_secrets(&process, &secrets);
     drop(process);
     // A server that fails to start.
     let uri = app.config.mongo.uri.clone();

@@ -39,12 +39,13 @@ async fn idle_server_stops_at_once() {
 async fn stop_does_not_wait_for_incomplete_requests() {
     let app = TestApp::start().await;
     let (process, client) = Settings::for_app(&app).start_listening().await;
-    let half = "GET /livez HTTP/1.1\r\nhost: valet\r\nx-half: ";
-    let mut open = vec![connect(&client.base, "").await, connect(&client.base, half).await, connect(&client.base, "\r\n").await];
+    let incomplete = "GET /livez HTTP/1.1\r\nhost: valet\r\nx-half: ";
+    let mut open =
+        vec![connect(&client.base, "").await, connect(&client.base, incomplete).await, connect(&client.base, "\r\n").await];
     // An incomplete request after an answered one, on the same connection.
     let mut later = connect(&client.base, "GET /livez HTTP/1.1\r\nhost: valet\r\n\r\n").await;
     assert!(later.read(&mut [0; 4096]).await.unwrap() > 0);
-    later.write_all(half.as_bytes()).await.unwrap();
+    later.write_all(incomplete.as_bytes()).await.unwrap();
     open.push(later);
     assert_eq!(client.get("/livez").await.0, 200);
     process.signal("-TERM");
@@ -91,15 +92,15 @@ async fn stop_finishes_requests_in_progress_until_the_deadline() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (process, client, admin) = measured(Settings::for_app(&app)).await;
-    let post = |length: usize| {
+    let login_head = |length: usize| {
         format!(
             "POST /api/auth/login HTTP/1.1\r\nhost: valet\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
         )
     };
-    let never_ends = connect(&client.base, &format!("{}{{\"email", post(500))).await;
+    let never_ends = connect(&client.base, &format!("{}{{\"email", login_head(500))).await;
     let body = serde_json::json!({ "email": ada.email, "password": PASSWORD }).to_string();
-    let (now, later) = body.split_at(10);
-    let mut slow = connect(&client.base, &format!("{}{now}", post(body.len()))).await;
+    let (first_part, rest) = body.split_at(10);
+    let mut slow = connect(&client.base, &format!("{}{first_part}", login_head(body.len()))).await;
     eventually("the server has read the beginning of both requests", async || {
         value(&scrape(&client, &admin).await, "valet_http_requests_in_flight", &[]) >= 2.0
     })
@@ -109,7 +110,7 @@ async fn stop_finishes_requests_in_progress_until_the_deadline() {
     let began = Instant::now();
     // The server is stopping when the rest of the body arrives.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    slow.write_all(later.as_bytes()).await.unwrap();
+    slow.write_all(rest.as_bytes()).await.unwrap();
     let mut answer = String::new();
     slow.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"token\""), "{answer}");
@@ -117,6 +118,7 @@ async fn stop_finishes_requests_in_progress_until_the_deadline() {
 
     let Ended { status, err, .. } = process.wait_for_end(Duration::from_secs(30)).await;
     assert!(status.success() && err.contains("stopped"), "{status} {err}");
+    // The deadline is 25 s.
     assert!(began.elapsed() < Duration::from_secs(28), "{:?}", began.elapsed());
     drop(never_ends);
 }

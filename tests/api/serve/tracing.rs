@@ -18,20 +18,20 @@ fn lines(process: &Process, id: &str) -> Vec<Value> {
 #[tokio::test]
 async fn every_log_line_of_a_request_has_its_trace_id_and_invalid_traceparents_are_ignored() {
     let app = TestApp::start().await;
-    // At any log level, because the span around a request always exists.
+    // The span around a request exists at any log level.
     let (process, client) = Settings::for_app(&app).with("RUST_LOG", "valet=info").start_listening().await;
-    let ask = async |id: &str, parents: &[&str]| {
+    let send = async |id: &str, parents: &[&str]| {
         let request = client.http.get(format!("{}/livez", client.base)).header("x-request-id", id);
         let request = parents.iter().fold(request, |request, parent| request.header("traceparent", *parent));
         let answer = request.send().await.unwrap();
         assert_eq!((answer.status().as_u16(), answer.headers()["x-request-id"].to_str().unwrap()), (200, id));
     };
     let valid = format!("00-{TRACE}-00f067aa0ba902b7-01");
-    ask("valid", &[&valid]).await;
-    ask("none", &[]).await;
-    ask("invalid", &[&valid.to_uppercase()]).await;
-    ask("two", &[&valid, &valid]).await;
-    ask("canary", &["00-canary"]).await;
+    send("valid", &[&valid]).await;
+    send("none", &[]).await;
+    send("invalid", &[&valid.to_uppercase()]).await;
+    send("two", &[&valid, &valid]).await;
+    send("canary", &["00-canary"]).await;
     let last_logged = process.wait_for(|process| Some(lines(process, "canary")).filter(|lines| !lines.is_empty()));
     last_logged.await;
     let traces = ["valid", "none", "invalid", "two", "canary"].map(|id| {

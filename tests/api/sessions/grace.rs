@@ -101,7 +101,7 @@ async fn token_spent_long_ago_is_recognised_by_its_tag() {
     let (ada, first) = signed_in(&app).await;
     let mut newest = first.clone();
     for _ in 0..3 {
-        db_age_rotation_of_any(&app, &sid(&ada)).await;
+        db_age_rotation_if_any(&app, &sid(&ada)).await;
         newest = refreshed(&app, &newest).await;
     }
     let stored = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();
@@ -119,7 +119,7 @@ async fn token_spent_long_ago_is_recognised_by_its_tag() {
 }
 
 /// Moves the time of the session's last exchange into the past, if it had one.
-async fn db_age_rotation_of_any(app: &TestApp, id: &str) {
+async fn db_age_rotation_if_any(app: &TestApp, id: &str) {
     let long_ago = doc! { "$set": { "parent.at": DateTime::from_millis(0) } };
     documents(app).update_one(doc! { "_id": id, "parent": { "$exists": true } }, long_ago).await.unwrap();
 }

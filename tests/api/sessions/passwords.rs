@@ -101,7 +101,7 @@ async fn repeat_counts_as_a_password_attempt() {
 }
 
 /// Changes the password to [`OTHER_PASSWORD`]. Repeats this while the server rejects it because other passwords are checked: a busy
-/// machine takes longer for them than a change waits for its turn.
+/// machine takes longer for them than a change waits for a permit.
 async fn change(ada: &Caller<'_>) -> Answer {
     let began = std::time::Instant::now();
     loop {
@@ -120,8 +120,8 @@ async fn concurrent_equal_password_changes_both_succeed() {
     let app = TestApp::start().await;
     for _ in 0..3 {
         let (ada, _) = signed_in(&app).await;
-        let twins = join_all((0..3).map(|_| change(&ada))).await;
-        assert!(twins.iter().all(|answer| answer.status == 204), "{twins:?}");
+        let answers = join_all((0..3).map(|_| change(&ada))).await;
+        assert!(answers.iter().all(|answer| answer.status == 204), "{answers:?}");
         assert_eq!(read_account(&ada).await.0, 200);
     }
 }
@@ -173,7 +173,7 @@ async fn account_has_at_most_a_thousand_sessions() {
     let crowd = (0..1200_i64).map(|n| {
         let mut record = pattern.clone();
         record.insert("_id", uuid::Uuid::now_v7().to_string());
-        // Some have equal times: none of them may remove the others.
+        // Seven at a time have equal times, which must not remove more sessions than the excess.
         record.insert("lastUsedAt", DateTime::from_millis(begun - 3_600_000 + n / 7));
         record
     });

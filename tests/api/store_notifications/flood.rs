@@ -52,11 +52,11 @@ async fn object_is_checked_once_a_second_at_most() {
         relayed.forward()
     })
     .await;
-    let behind = TestApp::start_second_server(&app, |config| {
+    let server = TestApp::start_second_server(&app, |config| {
         with_hook(config);
         config.s3.endpoint = Some(endpoint.parse().unwrap());
     });
-    let notifier = Notifier::before(behind.await).await;
+    let notifier = Notifier::before(server.await).await;
     let upload = Abandoned::open(&app.user().await).await;
     let before = checks.load(Ordering::Relaxed);
     let began = std::time::Instant::now();

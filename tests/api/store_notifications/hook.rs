@@ -94,11 +94,11 @@ async fn sender_is_asked_to_repeat_while_the_database_is_down() {
     let app = TestApp::start().await;
     let relay = StallingRelay::before_mongodb(&app).await;
     let uri = relay.uri(&app);
-    let behind = TestApp::start_second_server(&app, |config| {
+    let server = TestApp::start_second_server(&app, |config| {
         with_hook(config);
         config.mongo.uri = uri.into();
     });
-    let notifier = Notifier::before(behind.await).await;
+    let notifier = Notifier::before(server.await).await;
     let upload = Abandoned::sent(&app.user().await).await;
     let body = notifier.records(&[&upload.key]).to_string();
     relay.drop_open_connections();

@@ -22,8 +22,8 @@ struct Messages {
     waiting: VecDeque<(String, String)>,
     hidden: Vec<(String, String)>,
     deleted: usize,
-    /// Calls of `ReceiveMessage`.
-    asked: usize,
+    /// Number of calls of `ReceiveMessage`.
+    receive_calls: usize,
 }
 
 /// The contents of a queue, which outlive the server in front of them.
@@ -57,7 +57,7 @@ impl LocalQueue {
         self.serve_on(TcpListener::bind(address).await.unwrap())
     }
 
-    /// Does the same on this socket.
+    /// Serves the queue on this socket until the returned server is dropped; the messages stay.
     pub fn serve_on(&self, listener: TcpListener) -> QueueServer {
         let address = listener.local_addr().unwrap();
         let (queue, mut tasks) = (self.clone(), JoinSet::new());
@@ -95,9 +95,9 @@ impl LocalQueue {
         (messages.waiting.len(), messages.hidden.len(), messages.deleted)
     }
 
-    /// Returns how often messages were asked for.
+    /// Returns the number of calls of `ReceiveMessage`.
     pub fn asked(&self) -> usize {
-        self.messages.lock().unwrap().asked
+        self.messages.lock().unwrap().receive_calls
     }
 
     /// Answers a call of SQS.
@@ -122,14 +122,14 @@ impl LocalQueue {
     /// Waits for messages as `ReceiveMessage` does, and hides those that it returns.
     async fn receive(&self, body: &Value) -> Value {
         let wait = Duration::from_secs(body["WaitTimeSeconds"].as_u64().unwrap());
-        let most = usize::try_from(body["MaxNumberOfMessages"].as_u64().unwrap()).unwrap();
+        let max_messages = usize::try_from(body["MaxNumberOfMessages"].as_u64().unwrap()).unwrap();
         let ends = tokio::time::Instant::now() + wait;
-        self.messages.lock().unwrap().asked += 1;
+        self.messages.lock().unwrap().receive_calls += 1;
         loop {
             let sent = self.sent.notified();
             {
                 let mut messages = self.messages.lock().unwrap();
-                let count = messages.waiting.len().min(most);
+                let count = messages.waiting.len().min(max_messages);
                 let received: Vec<_> = messages.waiting.drain(..count).collect();
                 messages.hidden.extend(received.iter().cloned());
                 let list = received.iter().map(|(id, body)| json!({ "MessageId": id, "ReceiptHandle": id, "Body": body }));
