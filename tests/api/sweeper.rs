@@ -171,8 +171,8 @@ async fn d6_one_of_many_sweepers_handles_each_image() {
     assert_eq!((total(|s| s.confirmed), total(|s| s.expired), total(|s| s.failed)), (10, 10, 0), "{swept:?}");
     let requested = requested.lock().unwrap().clone();
     for image in &images {
-        let by: BTreeSet<_> = requested.iter().filter(|(_, path)| path.contains(image)).map(|(number, _)| number).collect();
-        assert_eq!(by.len(), 1, "{image} was handled by {by:?}");
+        let handlers: BTreeSet<_> = requested.iter().filter(|(_, path)| path.contains(image)).map(|(number, _)| number).collect();
+        assert_eq!(handlers.len(), 1, "{image} was handled by {handlers:?}");
     }
     let usage = &ada.get("/api/auth/me").await.json["usage"];
     assert_eq!((&usage["images"], &usage["pending"]), (&json!(10), &json!(0)));
@@ -204,8 +204,8 @@ async fn d2_interrupted_delete_is_finished() {
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     let images = app.db.collection::<Document>("images");
-    let cut = doc! { "$set": { "state": "deleting", "due": mongodb::bson::DateTime::now() }, "$unset": { "live": "" } };
-    images.update_one(doc! { "_id": ticket.id() }, cut).await.unwrap();
+    let interrupted = doc! { "$set": { "state": "deleting", "due": mongodb::bson::DateTime::now() }, "$unset": { "live": "" } };
+    images.update_one(doc! { "_id": ticket.id() }, interrupted).await.unwrap();
     assert_eq!(app.sweep(after(Duration::from_secs(1))).await.removals, 1);
     assert!(app.bucket_keys().await.is_empty());
     let usage = async || ada.get("/api/auth/me").await.json["usage"].clone();

@@ -56,8 +56,10 @@ fn directory(tiff: &mut Vec<u8>, entries: &[(u16, u16, Vec<u8>)]) -> u32 {
 /// Returns a unique JPEG whose Exif block has these texts, and the position 33.5 degrees south, 18.25 degrees east.
 pub fn photograph(texts: &[(u16, &str)]) -> Vec<u8> {
     let text = |(tag, text): &(u16, &str)| (*tag, TEXT, [text.as_bytes(), b"\0"].concat());
+    // The texts of the main directory have tags below 0x8000, those of the Exif directory higher ones.
     let (of_camera, of_exif): (Vec<_>, Vec<_>) = texts.iter().map(text).partition(|(tag, ..)| *tag < 0x8000);
     let degrees = |whole: u32, minutes: u32| [whole, 1, minutes, 1, 0, 1].map(u32::to_be_bytes).concat();
+    // The tags of GPS: the reference of the latitude, the latitude, and both of the longitude.
     let gps =
         [(1, TEXT, b"S\0".to_vec()), (2, RATIONAL, degrees(33, 30)), (3, TEXT, b"E\0".to_vec()), (4, RATIONAL, degrees(18, 15))];
     let mut tiff = b"MM\0*\0\0\0\0".to_vec();
@@ -173,12 +175,12 @@ async fn pages_in_the_order_of_the_time_taken_list_each_image_once() {
     let cursor = first.json["nextCursor"].as_str().unwrap();
     // Between two pages, images are added before and behind the position, and one of the previous page is deleted.
     upload_taken(&ada, "2020:01:01 00:00:00").await;
-    let behind = upload_taken(&ada, "1980:01:01 00:00:00").await;
+    let added_behind = upload_taken(&ada, "1980:01:01 00:00:00").await;
     ada.delete(&format!("/api/images/{}", expected[1])).await;
     let second = ada.get(&format!("/api/images/gallery?order=taken&cursor={cursor}")).await;
     let ids: Vec<_> = second.json["images"].as_array().unwrap().iter().map(id).collect();
     let mut rest = expected[2..].to_vec();
-    rest.insert(rest.len() - 1, behind);
+    rest.insert(rest.len() - 1, added_behind);
     assert_eq!(ids, rest);
 }
 

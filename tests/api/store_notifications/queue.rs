@@ -76,7 +76,7 @@ async fn message_stays_in_the_queue_while_the_database_is_down() {
     let (queue, uri) = (LocalQueue::default(), relay.uri(&app));
     let server = queue.serve(SocketAddr::from(ANY_PORT)).await;
     let url = server.url();
-    let _behind = TestApp::start_second_server(&app, |config| {
+    let _server = TestApp::start_second_server(&app, |config| {
         config.mongo.uri = uri.into();
         config.store_events.queue = Some(url);
     })
@@ -85,13 +85,13 @@ async fn message_stays_in_the_queue_while_the_database_is_down() {
     relay.drop_open_connections();
     queue.send(records(&app.config.s3.bucket, &[&upload.key]));
     eventually("the message was received", async || queue.counts().0 == 0).await;
-    let asked = queue.asked();
-    eventually("it was received in vain, and the next are asked for", async || queue.asked() > asked).await;
+    let calls_before = queue.asked();
+    eventually("the message failed, and the server calls the queue again", async || queue.asked() > calls_before).await;
     assert_eq!(queue.counts(), (0, 1, 0), "not deleted");
     relay.accept_again();
     queue.show_hidden();
     eventually("the message had its effect", async || {
-        // While the database is being reconnected, it may be received in vain again.
+        // The message may fail again while the server reconnects to the database.
         queue.show_hidden();
         queue.counts() == (0, 0, 1)
     })
@@ -117,6 +117,7 @@ async fn dead_queue_delays_nothing_and_is_read_when_it_is_back() {
     let server = queue.serve_on(socket.listen(64).unwrap());
     app.until_state(&upload.id, "ready").await;
     eventually("the message is deleted", async || queue.counts() == (0, 0, 1)).await;
+    // Uploads work after the queue has stopped.
     drop(server);
     tokio::time::sleep(Duration::from_millis(200)).await;
     ada.upload("a.png", "image/png", &unique_png()).await;

@@ -52,7 +52,7 @@ async fn announce_logs(app: &TestApp, arn: &str) {
     put.notification_configuration(rules).send().await.unwrap();
 }
 
-/// Creates a queue; returns its URL. `None`, with a report, if the store has none.
+/// Creates a queue; returns its URL. Reports the test as skipped and returns `None` if the store has no queues.
 async fn create_queue(sqs: &Client) -> Option<String> {
     if s3_is_local() {
         skip("needs LocalStack's SQS");
@@ -108,9 +108,9 @@ async fn upload_is_confirmed_at_once_when_the_store_announces_its_object() {
     for upload in &uploads {
         app.until_state(&upload.id, "ready").await;
     }
-    let ask = sqs.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::All);
+    let counts_request = sqs.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::All);
     crate::app::eventually("every message is deleted", async || {
-        let attributes = ask.clone().send().await.unwrap().attributes.unwrap_or_else(HashMap::new);
+        let attributes = counts_request.clone().send().await.unwrap().attributes.unwrap_or_else(HashMap::new);
         let counts = [QueueAttributeName::ApproximateNumberOfMessages, QueueAttributeName::ApproximateNumberOfMessagesNotVisible];
         counts.iter().all(|count| attributes[count] == "0")
     })

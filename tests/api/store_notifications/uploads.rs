@@ -1,4 +1,4 @@
-//! Covers the effects of notifications on uploads: late, early, repeated and false notifications, previews, and forms.
+//! Covers the effects of notifications on uploads: late, early, repeated and false notifications, previews, and Uppy's forms.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{Abandoned, Notifier, records};
 use crate::app::{TestApp, declaration, eventually, fixture, sha256, unique_png};
 
 /// A function that returns a notification about a key.
-type Form<'a> = &'a dyn Fn(&str) -> serde_json::Value;
+type Format<'a> = &'a dyn Fn(&str) -> serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn upload_whose_client_died_is_confirmed_when_its_object_is_announced() {
@@ -18,7 +18,7 @@ async fn upload_whose_client_died_is_confirmed_when_its_object_is_announced() {
     let (app, bucket) = (&notifier.app, notifier.app.config.s3.bucket.to_string());
     let ada = app.user().await;
     let event_bridge = |key: &str| json!({ "detail-type": "Object Created", "source": "aws.s3", "detail": { "bucket": { "name": bucket }, "object": { "key": key } } });
-    let forms: [(&str, Form<'_>); 6] = [
+    let formats: [(&str, Format<'_>); 6] = [
         ("S3", &|key| records(&bucket, &[key])),
         ("MinIO", &|key| records(&bucket, &[&key.replace('/', "%2F")])),
         ("SNS", &|key| json!({ "Type": "Notification", "Message": records(&bucket, &[key]).to_string() })),
@@ -26,9 +26,9 @@ async fn upload_whose_client_died_is_confirmed_when_its_object_is_announced() {
         ("CloudEvents", &|key| json!({ "specversion": "1.0", "data": records(&bucket, &[key]) })),
         ("R2", &|key| json!({ "action": "PutObject", "bucket": bucket, "object": { "key": key } })),
     ];
-    for (name, form) in forms {
+    for (name, notification_of) in formats {
         let upload = Abandoned::sent(&ada).await;
-        assert_eq!(notifier.send(form(&upload.key).to_string()).await, 204, "{name}");
+        assert_eq!(notifier.send(notification_of(&upload.key).to_string()).await, 204, "{name}");
         app.until_state(&upload.id, "ready").await;
         let image = ada.get(&format!("/api/images/{}", upload.id)).await;
         assert_eq!((image.status, image.json["size"].as_u64()), (200, Some(upload.bytes.len() as u64)), "{name}");
@@ -42,7 +42,7 @@ async fn announcement_of_an_object_that_is_not_there_changes_nothing() {
     let notifier = Notifier::start().await;
     let upload = Abandoned::open(&notifier.app.user().await).await;
     notifier.notify(&[&upload.key]).await;
-    eventually("the check has ended: it is due when its URL has expired", async || {
+    eventually("the check has ended: the upload is due when its URL has expired", async || {
         let due = *notifier.app.db_image(&upload.id).await.unwrap().get_datetime("due").unwrap();
         due > DateTime::from_millis(DateTime::now().timestamp_millis() + 10 * 60_000)
     })
@@ -156,7 +156,7 @@ async fn missing_preview_delays_an_image_by_two_checks_of_thirty_seconds() {
     let until = notifier.app.db_image(&upload.id).await.unwrap().get_datetime("previewAwaitedUntil").unwrap().timestamp_millis();
     let until = OffsetDateTime::from_unix_timestamp_nanos(i128::from(until) * 1_000_000).unwrap();
     let first_check = until - Duration::from_secs(60);
-    // The database's clock has coarser steps.
+    // The database stores times with less precision.
     assert!(first_check > start - Duration::from_secs(1), "{first_check} {start}");
     let after = |seconds: u64| first_check + Duration::from_secs(seconds);
     assert_eq!(notifier.app.sweep(after(20)).await.confirmed, 0);

@@ -1,4 +1,4 @@
-//! Attempts to create an image's object by a copy or from its parts. However often they fail, they move neither the end of the
+//! Covers attempts to create an image's object by a copy or from its parts. However often they fail, they move neither the end of the
 //! upload nor the sweeper's claim, and one that is cancelled does not delay the next.
 
 use std::sync::{
@@ -68,12 +68,12 @@ impl Creation {
 }
 
 /// Starts a server that copies every object before it confirms it.
-async fn copying() -> TestApp {
+async fn start_copying_server() -> TestApp {
     TestApp::start_with(|config| config.s3.finalize = Finalize::Copy).await
 }
 
-/// Starts a second server, for which `answer` answers the calls that create an object.
-async fn beside<A>(
+/// Starts a second server that copies too, and for which `answer` answers the calls that create an object.
+async fn start_server_answering<A>(
     app: &TestApp,
     creation: Creation,
     answer: impl Fn(RelayedRequest) -> A + Clone + Send + Sync + 'static,
@@ -108,20 +108,21 @@ async fn failures(app: &TestApp, id: &str) -> i64 {
 #[tokio::test]
 async fn an_upload_whose_object_is_never_created_is_tried_less_often_and_rejected_a_week_after_its_end() {
     for creation in Creation::ALL {
-        let app = copying().await;
+        let app = start_copying_server().await;
         let ada = app.user().await;
         let id = creation.send(&ada).await;
         let ends = OffsetDateTime::now_utc() + creation.ttl();
-        let beside = beside(&app, creation, |_| async { empty_answer(403) }).await;
+        let second_server = start_server_answering(&app, creation, |_| async { empty_answer(403) }).await;
         let (mut tried, mut due) = (0, time_of(&app, &id, "due").await);
         loop {
-            let swept = beside.sweep(due).await;
+            let swept = second_server.sweep(due).await;
             if swept.rejected == 1 {
                 break;
             }
             tried += 1;
             assert_eq!((swept.failed, failures(&app, &id).await), (1, tried), "{creation:?} at {due}: {swept:?}");
             let next = time_of(&app, &id, "due").await;
+            // A minute after the first failure, twice as long after each further one, and a day at most.
             let wait = (HOUR / 60) * 2_u32.pow(u32::try_from(tried).unwrap() - 1).min(24 * 60);
             assert!((next - due - wait).abs() < HOUR / 60, "{creation:?}: {} after {tried} failures", next - due);
             due = next;
@@ -129,7 +130,7 @@ async fn an_upload_whose_object_is_never_created_is_tried_less_often_and_rejecte
         }
         assert!(due >= ends + 7 * DAY, "{creation:?}: an operator has a week, not {}", due - ends);
         assert_eq!(ada.confirm(&id).await.problem(), (422, "object_mismatch"), "{creation:?}");
-        beside.sweep(due + QUIET).await;
+        second_server.sweep(due + QUIET).await;
         assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0, "{creation:?}: the reservation has ended");
     }
 }
@@ -144,10 +145,10 @@ async fn no_attempt_of_a_client_moves_the_end_of_an_upload_or_its_position_in_th
         (Creation::Complete, 403, ""),
         (Creation::Complete, 400, invalid_argument),
     ] {
-        let app = copying().await;
+        let app = start_copying_server().await;
         let ada = app.user().await;
         let id = creation.send(&ada).await;
-        let beside = beside(&app, creation, move |_| async move {
+        let second_server = start_server_answering(&app, creation, move |_| async move {
             let mut answer = empty_answer(status);
             *answer.body_mut() = body.into();
             answer
@@ -158,14 +159,14 @@ async fn no_attempt_of_a_client_moves_the_end_of_an_upload_or_its_position_in_th
         let over = doc! { "due": past, "expiresAt": past, "urlsDieAt": past };
         images.update_one(doc! { "_id": &id }, doc! { "$set": over.clone() }).await.unwrap();
         for _ in 0..2 {
-            let answer = Caller { app: &beside, ..ada.clone() }.confirm(&id).await;
+            let answer = Caller { app: &second_server, ..ada.clone() }.confirm(&id).await;
             assert!(matches!(answer.status, 409 | 422 | 503), "{creation:?} {status}: {answer:?}");
         }
         let image = app.db_image(&id).await.unwrap();
         for (field, value) in &over {
             assert_eq!(image.get(field), Some(value), "{creation:?} {status}: {field}");
         }
-        let swept = beside.sweep(OffsetDateTime::now_utc()).await;
+        let swept = second_server.sweep(OffsetDateTime::now_utc()).await;
         if body == invalid_argument {
             assert_eq!((swept.expired, swept.failed), (1, 0), "{creation:?} {status}: {swept:?}");
             // The last attempt may still write: the tombstone lasts until then.
@@ -180,12 +181,12 @@ async fn no_attempt_of_a_client_moves_the_end_of_an_upload_or_its_position_in_th
 /// The store takes longer for a copy (24 s) than the normal lane waits (20 s).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_copy_is_made_in_the_slow_lane() {
-    let app = copying().await;
+    let app = start_copying_server().await;
     let ada = app.user().await;
     let id = Creation::Copy.send(&ada).await;
     let copies = Arc::new(AtomicUsize::new(0));
     let made = copies.clone();
-    let beside = beside(&app, Creation::Copy, move |request| {
+    let second_server = start_server_answering(&app, Creation::Copy, move |request| {
         copies.fetch_add(1, SeqCst);
         async move {
             tokio::time::sleep(Duration::from_secs(24)).await;
@@ -193,7 +194,7 @@ async fn a_slow_copy_is_made_in_the_slow_lane() {
         }
     })
     .await;
-    let swept = beside.sweep(after(QUIET)).await;
+    let swept = second_server.sweep(after(QUIET)).await;
     assert_eq!((swept.confirmed, swept.failed, made.load(SeqCst)), (1, 0, 2), "{swept:?}");
     assert_eq!(app.db_state(&id).await, "ready");
     // The sweeper also removes the copy of the cancelled attempt, which the store has made in the meantime.
@@ -204,12 +205,12 @@ async fn a_slow_copy_is_made_in_the_slow_lane() {
 /// The client hangs up, and repeats.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confirm_that_is_cancelled_while_it_copies_does_not_delay_the_next() {
-    let app = copying().await;
+    let app = start_copying_server().await;
     let ada = app.user().await;
     let id = Creation::Copy.send(&ada).await;
     let copies = Arc::new(AtomicUsize::new(0));
     let made = copies.clone();
-    let beside = beside(&app, Creation::Copy, move |request| {
+    let second_server = start_server_answering(&app, Creation::Copy, move |request| {
         let is_first = made.fetch_add(1, SeqCst) == 0;
         async move {
             if is_first {
@@ -219,12 +220,15 @@ async fn a_confirm_that_is_cancelled_while_it_copies_does_not_delay_the_next() {
         }
     })
     .await;
-    let confirm = beside.http.post(format!("{}/api/images/{id}/confirm", beside.base)).bearer_auth(ada.token.as_ref().unwrap());
+    let confirm = second_server
+        .http
+        .post(format!("{}/api/images/{id}/confirm", second_server.base))
+        .bearer_auth(ada.token.as_ref().unwrap());
     let confirm = tokio::spawn(confirm.send());
     eventually("the confirm copies", async || copies.load(SeqCst) >= 1).await;
     confirm.abort();
     assert!(confirm.await.unwrap_err().is_cancelled());
     let began = std::time::Instant::now();
-    assert_eq!(Caller { app: &beside, ..ada.clone() }.confirm(&id).await.status, 200);
+    assert_eq!(Caller { app: &second_server, ..ada.clone() }.confirm(&id).await.status, 200);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }

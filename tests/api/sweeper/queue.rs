@@ -18,7 +18,7 @@ async fn unreadable_records_are_counted_and_postponed_without_blocking_others() 
     for field in intact.keys().filter(|field| *field != "due") {
         for value in [Bson::Int32(-7), Bson::String("\u{1}".to_owned()), Bson::Array(vec![]), Bson::Null] {
             let mut record = intact.clone();
-            // Outside of both unique indexes.
+            // Keeps the record out of both unique indexes.
             for unique in ["live", "idemKey"] {
                 record.remove(unique);
             }
@@ -50,13 +50,13 @@ async fn unreadable_records_are_counted_and_postponed_without_blocking_others() 
         let before = due(images.find_one(doc! { "_id": &id }).await.unwrap().unwrap());
         at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(before) * 1_000_000).unwrap();
         app.sweep(at).await;
-        let again = due(images.find_one(doc! { "_id": &id }).await.unwrap().unwrap());
-        waits.push((again - before) / 60_000);
+        let due_after = due(images.find_one(doc! { "_id": &id }).await.unwrap().unwrap());
+        waits.push((due_after - before) / 60_000);
     }
     assert!(at > now && waits.is_sorted() && waits[7] > 60, "{waits:?}");
 }
 
-/// The database orders by times that this program cannot read, and by the elements of lists.
+/// MongoDB's index of due times also contains times that Valet cannot read, and the elements of lists.
 #[tokio::test]
 async fn record_whose_due_time_cannot_be_read_is_swept() {
     let app = TestApp::start().await;

@@ -1,4 +1,4 @@
-//! Failures of the store: the sweeper distinguishes those of one object from an outage, and rejects no upload for an outage.
+//! Covers failures of the store: the sweeper distinguishes those of one object from an outage, and rejects no upload for an outage.
 
 use super::*;
 use crate::relay::{empty_answer, relay_s3};
@@ -6,7 +6,7 @@ use crate::relay::{empty_answer, relay_s3};
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Starts a second server, whose store answers with the status that `status` returns for a path, and as usual if that is `None`.
-async fn beside_failing_store(app: &TestApp, status: impl Fn(&str) -> Option<u16> + Clone + Send + Sync + 'static) -> TestApp {
+async fn start_on_failing_store(app: &TestApp, status: impl Fn(&str) -> Option<u16> + Clone + Send + Sync + 'static) -> TestApp {
     let endpoint = relay_s3(app, move |request| {
         let status = status(request.path());
         async move {
@@ -36,7 +36,7 @@ async fn an_upload_is_rejected_for_a_lasting_failure_of_its_own_and_never_for_an
     }
     let statuses = uploads.clone();
     let status_of = move |path: &str| statuses.iter().find(|(id, _)| path.contains(id)).map(|(_, status)| *status);
-    let second_server = beside_failing_store(&app, status_of).await;
+    let second_server = start_on_failing_store(&app, status_of).await;
     // The week begins when the upload has expired and the grace period has ended.
     for (waited, rejected) in [(25 * HOUR, 0), (WEEK, 0), (WEEK + 26 * HOUR, 1)] {
         let swept = second_server.sweep(after(waited)).await;
@@ -58,7 +58,8 @@ async fn an_outage_of_the_store_makes_no_image_stuck_and_rejects_none() {
         for _ in 0..2 {
             ids.push(ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned());
         }
-        let second_server = beside_failing_store(&app, move |path| path.contains("/t-").then_some(status)).await;
+        // The name of a test's bucket begins with `t-`.
+        let second_server = start_on_failing_store(&app, move |path| path.contains("/t-").then_some(status)).await;
         for waited in [25 * HOUR, WEEK + 26 * HOUR] {
             let swept = second_server.sweep(after(waited)).await;
             assert_eq!((swept.failed, swept.rejected), (2, 0), "{status}: {swept:?}");
