@@ -133,13 +133,13 @@ fn suspects(database: &str) -> Document {
 }
 
 /// Returns whether the filter requires a value of `key`, or one of several, in each of its alternatives.
-fn names(filter: &Document, key: &str) -> bool {
+fn requires(filter: &Document, key: &str) -> bool {
     match (filter.get(key), filter.get("$or")) {
         (Some(Bson::Document(value)), _) => {
             value.keys().next().is_none_or(|first| !first.starts_with('$') || matches!(first.as_str(), "$in" | "$eq"))
         }
         (Some(_), _) => true,
-        (None, Some(Bson::Array(all))) => all.iter().all(|one| one.as_document().is_some_and(|one| names(one, key))),
+        (None, Some(Bson::Array(all))) => all.iter().all(|one| one.as_document().is_some_and(|one| requires(one, key))),
         _ => false,
     }
 }
@@ -150,7 +150,7 @@ fn is_targeted(record: &Document) -> bool {
     let Ok(command) = record.get_document("command") else { return false };
     let first = command.get_array("pipeline").ok().and_then(|stages| stages.first()?.as_document()?.get_document("$match").ok());
     let filter = ["filter", "q", "query"].iter().find_map(|name| command.get_document(name).ok()).or(first);
-    filter.is_some_and(|filter| names(filter, key))
+    filter.is_some_and(|filter| requires(filter, key))
 }
 
 /// Configures the profiler to record the suspects of a database.

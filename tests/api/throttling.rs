@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Starts a server with production limits except for `change`; it trusts the tests' address as a proxy.
-async fn throttled(change: impl FnOnce(&mut valet::config::RateLimits)) -> TestApp {
+async fn start_throttled(change: impl FnOnce(&mut valet::config::RateLimits)) -> TestApp {
     TestApp::start_with(|config| {
         config.limits = valet::config::RateLimits::default();
         change(&mut config.limits);
@@ -46,7 +46,7 @@ fn assert_refused(answer: &Answer, policy: &str, longest: u64) {
 
 #[tokio::test]
 async fn a6_wrong_passwords_are_throttled_without_locking_the_owner_out() {
-    let app = throttled(|limits| limits.login_failures = Rate::new(5, 600)).await;
+    let app = start_throttled(|limits| limits.login_failures = Rate::new(5, 600)).await;
     let ada = app.user().await;
     for _ in 0..5 {
         assert_eq!(log_in(&app, "198.51.100.1", &ada.email, "another password").await.status, 401);
@@ -76,7 +76,7 @@ async fn a6_wrong_passwords_are_throttled_without_locking_the_owner_out() {
 
 #[tokio::test]
 async fn a6_right_password_resets_the_count() {
-    let app = throttled(|limits| limits.login_failures = Rate::new(3, 600)).await;
+    let app = start_throttled(|limits| limits.login_failures = Rate::new(3, 600)).await;
     let ada = app.user().await;
     for _ in 0..3 {
         for _ in 0..2 {
@@ -89,7 +89,7 @@ async fn a6_right_password_resets_the_count() {
 /// With default limits and concurrent attempts: attempts in progress count.
 #[tokio::test]
 async fn a6_concurrent_guesses_are_limited() {
-    let app = throttled(|_| {}).await;
+    let app = start_throttled(|_| {}).await;
     let ada = app.user().await;
     let mut tried = 0;
     for _ in 0..11 {
@@ -106,7 +106,7 @@ async fn a6_concurrent_guesses_are_limited() {
 /// A stolen session can use up only its own password attempts, not those of other sessions.
 #[tokio::test]
 async fn password_attempts_are_counted_per_session() {
-    let app = throttled(|limits| {
+    let app = start_throttled(|limits| {
         limits.password = Rate::new(2, 24 * 60 * 60);
         limits.login_failures = Rate::new(2, 24 * 60 * 60);
     })
@@ -122,7 +122,7 @@ async fn password_attempts_are_counted_per_session() {
 
 #[tokio::test]
 async fn a6_password_change_counts_guesses() {
-    let app = throttled(|limits| limits.login_failures = Rate::new(3, 600)).await;
+    let app = start_throttled(|limits| limits.login_failures = Rate::new(3, 600)).await;
     let ada = app.user().await;
     let change = async |current: &str| {
         ada.put("/api/auth/password", json!({ "currentPassword": current, "newPassword": "seven green kites" })).await
@@ -135,7 +135,7 @@ async fn a6_password_change_counts_guesses() {
 
 #[tokio::test]
 async fn l3_each_limit_counts_by_its_own_key() {
-    let app = throttled(|limits| {
+    let app = start_throttled(|limits| {
         limits.signup = Rate::new(2, 60);
         limits.login = Rate::new(2, 60);
         limits.refresh = Rate::new(2, 60);
@@ -210,9 +210,9 @@ async fn a8_guesses_from_many_networks_are_counted_by_account_without_locking_th
     // Ada has signed up from 127.0.0.1, and signs in once from another network.
     assert_eq!(log_in(&app, "198.51.100.7", &ada.email, PASSWORD).await.status, 200);
     assert_eq!(guess_until_refused(&app, &ada.email).await, 8);
-    let elsewhere = TestApp::start_second_server(&app, change).await;
-    assert_eq!(guess_until_refused(&elsewhere, &ada.email).await, 8);
-    for server in [&app, &elsewhere] {
+    let second_server = TestApp::start_second_server(&app, change).await;
+    assert_eq!(guess_until_refused(&second_server, &ada.email).await, 8);
+    for server in [&app, &second_server] {
         for known in ["127.0.0.1", "198.51.100.7", "198.51.100.200"] {
             assert_eq!(log_in(server, known, &ada.email, "another password").await.status, 401, "{known}");
             assert_eq!(log_in(server, known, &ada.email, PASSWORD).await.status, 200, "{known}");
@@ -229,7 +229,7 @@ async fn a8_guesses_from_many_networks_are_counted_by_account_without_locking_th
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a8_networks_of_a_deleted_account_are_forgotten() {
-    let app = throttled(|_| {}).await;
+    let app = start_throttled(|_| {}).await;
     let (ada, bob) = (app.user().await, app.user().await);
     assert_eq!(log_in(&app, "198.51.100.7", &ada.email, PASSWORD).await.status, 200);
     let stored_networks = async || {
@@ -255,7 +255,7 @@ async fn a8_networks_of_a_deleted_account_are_forgotten() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a8_number_of_stored_networks_is_bounded() {
     use mongodb::bson::{DateTime, Document, doc};
-    let app = throttled(|_| {}).await;
+    let app = start_throttled(|_| {}).await;
     let ada = app.user().await;
     let known_networks = app.db.collection::<Document>("knownNetworks");
     let old = (0..300).map(|at| doc! { "_id": format!("{}/2001:db8:0:{at:x}::/64", ada.id), "at": DateTime::from_millis(at) });
@@ -268,10 +268,11 @@ async fn a8_number_of_stored_networks_is_bounded() {
     }
 }
 
-/// Neighbours in the owner's network use up that network's attempts, but not those of the owner's address.
+/// Neighbours in the owner's network use up that network's attempts, four times those of an address, but not those of the owner's
+/// address.
 #[tokio::test(flavor = "multi_thread")]
 async fn neighbours_do_not_lock_the_owner_out() {
-    let app = throttled(|limits| limits.login_failures = Rate::new(2, 24 * 60 * 60)).await;
+    let app = start_throttled(|limits| limits.login_failures = Rate::new(2, 24 * 60 * 60)).await;
     for (owner, neighbours) in [
         ("198.51.100.200", ["198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4"]),
         ("2001:db8:7:ff00::9", ["2001:db8:7:100::1", "2001:db8:7:101::1", "2001:db8:7:200::1", "2001:db8:7:201::1"]),
@@ -300,7 +301,7 @@ async fn neighbours_do_not_lock_the_owner_out() {
 /// Sessions can be ended even if the user's limits and permits are used up: for that, each session has a limit of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_can_be_ended_during_a_flood() {
-    let app = throttled(|limits| {
+    let app = start_throttled(|limits| {
         limits.calls = Rate::new(3, 24 * 60 * 60);
         limits.refresh = Rate::new(1, 24 * 60 * 60);
     })
@@ -317,8 +318,8 @@ async fn sessions_can_be_ended_during_a_flood() {
     assert_eq!(owner.get("/api/auth/me").await.status, 429, "all calls of the user have one limit");
     // Calls to end sessions from a stolen session use up that session's limit; from the owner's session, that of the caller's
     // network.
-    let same = owner.with_address("198.51.100.66");
-    for flooder in [&thief, &same] {
+    let owner_in_thiefs_network = owner.with_address("198.51.100.66");
+    for flooder in [&thief, &owner_in_thiefs_network] {
         while flooder.get("/api/auth/sessions").await.status != 429 {}
     }
     let sessions = owner.get("/api/auth/sessions").await;
@@ -347,7 +348,7 @@ async fn sessions_can_be_ended_during_a_flood() {
 #[tokio::test(flavor = "multi_thread")]
 async fn logout_is_answered_during_a_flood_from_the_owners_address() {
     const HOME: &str = "203.0.113.5";
-    let app = throttled(|limits| {
+    let app = start_throttled(|limits| {
         let few = Rate::new(4, 24 * 60 * 60);
         (limits.signup, limits.login, limits.password, limits.refresh) = (few, few, few, few);
         (limits.calls, limits.upload, limits.urls, limits.s3) = (few, few, few, few);

@@ -1,5 +1,5 @@
 //! Covers input that would change a request's meaning if it were read: every operation rejects it. Also covers answers to requests
-//! that the server rejects before it parses them: allowed pages can read the answers.
+//! that the server rejects before it parses them, which allowed pages can read, and the count of cancelled requests.
 //!
 //! Routes: all.
 

@@ -28,18 +28,18 @@ const PUBLISH: [(&str, &str); 2] =
     [("x-amz-acl", "public-read"), ("x-amz-grant-read", "uri=\"http://acs.amazonaws.com/groups/global/AllUsers\"")];
 
 /// Starts a server on the store itself and one behind the relay; `None` if the run's store is not the local one.
-async fn before(seals: Seals) -> Option<(TestApp, TestApp, HeaderObeyingStore)> {
+async fn start_servers(seals: Seals) -> Option<(TestApp, TestApp, HeaderObeyingStore)> {
     if skip_unless_local_s3() {
         return None;
     }
     let store = TestApp::start().await;
     let relay = HeaderObeyingStore::start(&store, seals).await;
-    let app = behind(&store, &relay).await;
+    let app = start_behind(&store, &relay).await;
     Some((store, app, relay))
 }
 
 /// Starts a second server behind this relay, which probes the store itself.
-async fn behind(store: &TestApp, relay: &HeaderObeyingStore) -> TestApp {
+async fn start_behind(store: &TestApp, relay: &HeaderObeyingStore) -> TestApp {
     at_endpoint(store, &relay.endpoint, Finalize::Auto).await
 }
 
@@ -53,7 +53,7 @@ async fn at_endpoint(store: &TestApp, endpoint: &str, finalize: Finalize) -> Tes
     .await
 }
 
-/// Returns the same user at another server.
+/// Returns this user as a caller of another server.
 fn at<'a>(app: &'a TestApp, caller: &Caller<'_>) -> Caller<'a> {
     Caller { app, token: caller.token.clone(), id: caller.id.clone(), email: caller.email.clone(), address: None }
 }
@@ -71,24 +71,27 @@ async fn read_unsigned(app: &TestApp, url: &str) -> u16 {
 }
 
 /// Makes every call that would sign a request for bytes without a declared digest, or add such bytes to the gallery.
-async fn every_undeclared_call(ada: &Caller<'_>, opened: &Opened) -> Vec<(&'static str, Answer)> {
+async fn make_undeclared_calls(ada: &Caller<'_>, opened: &Opened) -> Vec<(&'static str, Answer)> {
     let anonymous = ada.app.anonymous();
     let presign = async |body: Value| ada.post("/api/uppy/presign", body).await;
-    let multipart = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
+    let without_checksums = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
     let with_checksums = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20, "partChecksums": "sha256" });
-    let Opened { path, parts, multipart: open, confirmable } = opened;
-    let upload_path = format!("{path}/s3/multipart/{}", parts.0);
-    let key = format!("key={}", parts.1);
+    let Opened { uppy_path, uppy_upload: (upload_id, upload_key), multipart, confirmable } = opened;
+    let upload_path = format!("{uppy_path}/s3/multipart/{upload_id}");
+    let key = format!("key={upload_key}");
     vec![
-        ("multipart", ada.post("/api/images/multipart", multipart).await),
+        ("multipart", ada.post("/api/images/multipart", without_checksums).await),
         ("multipart with checksums", ada.post("/api/images/multipart", with_checksums).await),
-        ("parts", ada.post(&format!("/api/images/{open}/parts"), json!({ "parts": [{ "partNumber": 1 }] })).await),
+        ("parts", ada.post(&format!("/api/images/{multipart}/parts"), json!({ "parts": [{ "partNumber": 1 }] })).await),
         ("confirm", ada.confirm(confirmable).await),
         ("session", ada.post_empty("/api/uppy/session").await),
         ("presigned form", presign(json!({ "method": "PUT", "key": "a.png", "contentType": "image/png" })).await),
         ("presigned create", presign(json!({ "method": "POST", "key": "a.png", "contentType": "image/png" })).await),
-        ("form", anonymous.get(&format!("{path}/s3/params?filename=a.png&type=image/png")).await),
-        ("create", anonymous.post(&format!("{path}/s3/multipart"), json!({ "filename": "a.png", "type": "image/png" })).await),
+        ("form", anonymous.get(&format!("{uppy_path}/s3/params?filename=a.png&type=image/png")).await),
+        (
+            "create",
+            anonymous.post(&format!("{uppy_path}/s3/multipart"), json!({ "filename": "a.png", "type": "image/png" })).await,
+        ),
         ("part", anonymous.get(&format!("{upload_path}/1?{key}")).await),
         ("parts of Uppy", anonymous.get(&format!("{upload_path}/batch?{key}&partNumbers=1")).await),
         (
@@ -103,9 +106,9 @@ async fn every_undeclared_call(ada: &Caller<'_>, opened: &Opened) -> Vec<(&'stat
 /// Uploads that were opened before the server had probed the store.
 struct Opened {
     /// Path of Uppy's calls.
-    path: String,
+    uppy_path: String,
     /// Id and object key of a multipart upload of Uppy.
-    parts: (String, String),
+    uppy_upload: (String, String),
     /// Id of a multipart upload.
     multipart: String,
     /// Id of an upload to confirm.
@@ -115,22 +118,22 @@ struct Opened {
 impl Opened {
     /// Opens the uploads for this user.
     async fn by(ada: &Caller<'_>, anonymous: &Caller<'_>) -> Self {
-        let path = ada.post_empty("/api/uppy/session").await.json["path"].as_str().unwrap().to_owned();
+        let uppy_path = ada.post_empty("/api/uppy/session").await.json["path"].as_str().unwrap().to_owned();
         let file = json!({ "filename": "a.png", "type": "image/png" });
-        let parts = anonymous.post(&format!("{path}/s3/multipart"), file).await.json;
-        let text = |name: &str| parts[name].as_str().unwrap().to_owned();
+        let uppy_upload = anonymous.post(&format!("{uppy_path}/s3/multipart"), file).await.json;
+        let text = |name: &str| uppy_upload[name].as_str().unwrap().to_owned();
         let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": 6 << 20 });
         let multipart = ada.post("/api/images/multipart", open).await.id().to_owned();
-        Self { parts: (text("uploadId"), text("key")), path, confirmable: multipart.clone(), multipart }
+        Self { uppy_upload: (text("uploadId"), text("key")), uppy_path, confirmable: multipart.clone(), multipart }
     }
 }
 
 #[tokio::test]
 async fn uploads_without_a_digest_are_rejected_and_puts_are_sealed() {
-    let Some((store, app, relay)) = before(Seals::Yes).await else { return };
+    let Some((store, app, relay)) = start_servers(Seals::Yes).await else { return };
     let ada = store.user().await;
     let opened = Opened::by(&ada, &store.anonymous()).await;
-    for (call, answer) in every_undeclared_call(&at(&app, &ada), &opened).await {
+    for (call, answer) in make_undeclared_calls(&at(&app, &ada), &opened).await {
         assert_eq!(answer.problem(), REFUSED, "{call}");
     }
 
@@ -162,20 +165,21 @@ async fn uploads_without_a_digest_are_rejected_and_puts_are_sealed() {
 /// Parts that were copied from another user before the probe are not confirmed.
 #[tokio::test]
 async fn copied_part_is_not_confirmed() {
-    let Some((store, app, relay)) = before(Seals::Yes).await else { return };
+    let Some((store, app, relay)) = start_servers(Seals::Yes).await else { return };
     let (ada, eve) = (store.user().await, store.user().await);
     let victim = ada.upload("victim.png", "image/png", &unique_png()).await;
     let source = url::Url::parse(victim["url"].as_str().unwrap()).unwrap().path().to_owned();
     let opened = Opened::by(&eve, &store.anonymous()).await;
-    let (id, key) = &opened.parts;
-    let part = store.anonymous().get(&format!("{}/s3/multipart/{id}/1?key={key}", opened.path)).await;
+    let (id, key) = &opened.uppy_upload;
+    let part = store.anonymous().get(&format!("{}/s3/multipart/{id}/1?key={key}", opened.uppy_path)).await;
     let (signed, origin) = (part.json["url"].as_str().unwrap(), store.config.s3.endpoint.as_deref().unwrap());
     // The first server signed for the store's own address, so the request has that address in its Host header.
-    let copying = store.http.put(signed.replace(origin, &relay.endpoint)).header("host", origin.trim_start_matches("http://"));
-    let copied = copying.header("x-amz-copy-source", &source).body("").send().await.unwrap();
+    let copy_request =
+        store.http.put(signed.replace(origin, &relay.endpoint)).header("host", origin.trim_start_matches("http://"));
+    let copied = copy_request.header("x-amz-copy-source", &source).body("").send().await.unwrap();
     assert_eq!(copied.status(), 200);
-    let complete = format!("{}/s3/multipart/{id}/complete?key={key}", opened.path);
-    let listed = store.anonymous().get(&format!("{}/s3/multipart/{id}?key={key}", opened.path)).await.json;
+    let complete = format!("{}/s3/multipart/{id}/complete?key={key}", opened.uppy_path);
+    let listed = store.anonymous().get(&format!("{}/s3/multipart/{id}?key={key}", opened.uppy_path)).await.json;
     let parts = json!({ "parts": [{ "PartNumber": 1, "ETag": listed[0]["ETag"] }] });
     let answer = app.anonymous().post(&complete, parts).await;
     assert_eq!(answer.problem(), REFUSED);
@@ -188,7 +192,7 @@ async fn copied_part_is_not_confirmed() {
 /// is signed until the bucket ignores ACLs.
 #[tokio::test]
 async fn without_sealed_puts_nothing_is_signed_until_acls_are_ignored() {
-    let Some((store, app, relay)) = before(Seals::No).await else { return };
+    let Some((store, app, relay)) = start_servers(Seals::No).await else { return };
     let ada = store.user().await;
     let bytes = unique_png();
     let open = ada.open_upload("a.png", "image/png", &bytes).await;
@@ -203,7 +207,7 @@ async fn without_sealed_puts_nothing_is_signed_until_acls_are_ignored() {
 
     let fixed = doctor::run(&app.config, Options { fix: true, loopback: false }).await;
     assert!(matches!(fixed.answer("upload: unsigned ACL without effect"), Some(Found::Yes(_))), "{fixed}");
-    let later = behind(&store, &relay).await;
+    let later = start_behind(&store, &relay).await;
     let caller = at(&later, &ada);
     // A copy of another user's bytes does not match the declaration, and cannot be read.
     let victim = store.user().await.upload("victim.png", "image/png", &unique_png()).await;
@@ -221,21 +225,21 @@ async fn without_sealed_puts_nothing_is_signed_until_acls_are_ignored() {
 /// With `S3_FINALIZE=in-place`, a PUT with the upload's URL could replace a confirmed image by a copy of another one.
 #[tokio::test]
 async fn in_place_is_rejected_if_a_url_can_make_a_copy() {
-    let Some((store, app, relay)) = before(Seals::No).await else { return };
+    let Some((store, app, relay)) = start_servers(Seals::No).await else { return };
     doctor::run(&app.config, Options { fix: true, loopback: false }).await;
     let ada = store.user().await;
     let in_place = at_endpoint(&store, &relay.endpoint, Finalize::InPlace).await;
     assert_eq!(at(&in_place, &ada).open_upload("a.png", "image/png", &unique_png()).await.problem(), REFUSED);
     for finalize in [Finalize::Auto, Finalize::Copy] {
-        let copying = at_endpoint(&store, &relay.endpoint, finalize).await;
-        at(&copying, &ada).upload("b.png", "image/png", &unique_png()).await;
+        let copying_server = at_endpoint(&store, &relay.endpoint, finalize).await;
+        at(&copying_server, &ada).upload("b.png", "image/png", &unique_png()).await;
     }
 }
 
 /// Probed capabilities end when the store is replaced.
 #[tokio::test]
 async fn replaced_store_is_probed_again() {
-    let Some((store, app, relay)) = before(Seals::Yes).await else { return };
+    let Some((store, app, relay)) = start_servers(Seals::Yes).await else { return };
     let ada = at(&app, &store.user().await);
     assert_eq!(ada.post_empty("/api/uppy/session").await.problem(), REFUSED);
     relay.repair();
@@ -253,7 +257,7 @@ async fn replaced_store_is_probed_again() {
 
 #[tokio::test]
 async fn serve_reports_an_unsuitable_store_in_one_line() {
-    let Some((store, _app, relay)) = before(Seals::Yes).await else { return };
+    let Some((store, _app, relay)) = start_servers(Seals::Yes).await else { return };
     let settings = Settings::for_app(&store).with("S3_ENDPOINT", &relay.endpoint).with("S3_FINALIZE", "in-place");
     let (process, _client) = settings.start_listening().await;
     let lines = process

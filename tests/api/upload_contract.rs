@@ -193,9 +193,9 @@ async fn c8_unresponsive_s3_blocks_no_other_writes_and_no_transaction_is_open() 
     let mut heads = heads_of_requests(silent);
     let is_answered = std::cell::Cell::new(false);
     let writes = async {
-        // The confirm has read the image and waits for S3; the server has asked S3 for other keys when it started.
-        let asks = async { while !heads.recv().await.unwrap().contains(ticket.id()) {} };
-        tokio::time::timeout(Duration::from_secs(60), asks).await.expect("the confirm asks S3 for the object");
+        // The confirm has read the image and waits for S3. Requests for other keys are those of the server's start.
+        let request_for_object = async { while !heads.recv().await.unwrap().contains(ticket.id()) {} };
+        tokio::time::timeout(Duration::from_secs(60), request_for_object).await.expect("the confirm requests the object from S3");
         let caption =
             ada.patch(&format!("/api/images/{}", other["id"].as_str().unwrap()), json!({ "caption": "meanwhile" })).await;
         assert_eq!(caption.status, 200);
@@ -213,7 +213,7 @@ async fn c8_unresponsive_s3_blocks_no_other_writes_and_no_transaction_is_open() 
         confirmed
     };
     let (confirmed, ()) = tokio::join!(confirm, writes);
-    // 404 if the confirm read the deleted image again after S3's time was over; 503 or 504 if its own time was.
+    // 404 if the confirm read the deleted image again after the deadline of S3's call; 503 or 504 if its own deadline had passed.
     assert!(matches!(confirmed.status, 404 | 503 | 504), "{confirmed:?}");
     assert_eq!(app.db_state(ticket.id()).await, "deleting");
 }
@@ -233,8 +233,8 @@ async fn c10_confirm_rejects_a_body_and_ignores_query_parameters() {
     assert_eq!(app.db_state(ticket.id()).await, "pending");
     let image = ada.post_empty(&path).await;
     assert_eq!(image.status, 200, "{image:?}");
-    let truth = json!({ "width": 80, "height": 120, "size": bytes.len(), "contentType": "image/jpeg", "sha256": super::app::sha256(&bytes) });
-    for (member, value) in truth.as_object().unwrap() {
+    let expected = json!({ "width": 80, "height": 120, "size": bytes.len(), "contentType": "image/jpeg", "sha256": super::app::sha256(&bytes) });
+    for (member, value) in expected.as_object().unwrap() {
         assert_eq!(&image.json[member], value, "{member}");
     }
     let document = app.db_image(ticket.id()).await.unwrap();

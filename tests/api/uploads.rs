@@ -194,9 +194,9 @@ async fn u7_expired_url_is_rejected_and_can_be_renewed() {
     assert!(TestApp::is_signature_rejection(app.put(&ticket.json["upload"], bytes.clone()).await));
     let before = app.db_image(ticket.id()).await.unwrap();
     // On a server whose URLs live long enough for a busy machine to use them.
-    let beside = TestApp::start_second_server(&app, |_| {}).await;
-    let ada_beside = Caller { app: &beside, ..ada.clone() };
-    let renewed = ada_beside.post_empty(&format!("/api/images/{}/renew", ticket.id())).await;
+    let second_server = TestApp::start_second_server(&app, |_| {}).await;
+    let ada_on_second_server = Caller { app: &second_server, ..ada.clone() };
+    let renewed = ada_on_second_server.post_empty(&format!("/api/images/{}/renew", ticket.id())).await;
     assert_eq!((renewed.status, renewed.id(), renewed.json["state"].as_str()), (200, ticket.id(), Some("pending")));
     assert_eq!(renewed.json["expiresAt"], ticket.json["expiresAt"], "the upload's end is not the URL's");
     assert!(
@@ -272,7 +272,7 @@ async fn upload_of_known_bytes_takes_reads_and_a_renewal() {
     assert_eq!(ada.open_upload("b.png", "image/png", &open).await.status, 201);
     // If uploads are copied at confirm, the next sweep removes the object that was copied.
     app.sweep(time::OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
-    let fresh = TestApp::start_second_server(&app, |_| {}).await;
+    let second_server = TestApp::start_second_server(&app, |_| {}).await;
     targeting::record_all(&app.db).await;
     let writes = async || {
         let profile = app.db.client().database(app.db.name()).collection::<Document>("system.profile");
@@ -291,7 +291,7 @@ async fn upload_of_known_bytes_takes_reads_and_a_renewal() {
             .collect::<Vec<_>>()
     };
     let mut expected = Vec::new();
-    for server in [&app, &fresh] {
+    for server in [&app, &second_server] {
         let ada = Caller { app: server, ..ada.clone() };
         let repeated = ada.open_upload("a.png", "image/png", &ready).await;
         assert_eq!((repeated.status, repeated.json["state"].as_str()), (200, Some("ready")));

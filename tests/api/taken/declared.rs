@@ -37,7 +37,7 @@ async fn months(caller: &Caller<'_>) -> Value {
 }
 
 #[tokio::test]
-async fn declared_time_is_that_of_a_file_without_one_by_every_way_of_uploading() {
+async fn declared_time_is_used_for_a_file_without_one_in_every_kind_of_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -58,7 +58,7 @@ async fn declared_time_is_that_of_a_file_without_one_by_every_way_of_uploading()
     let multipart = ada.confirm(opened.id()).await;
     assert_eq!((multipart.status, &multipart.json["takenAt"]), (200, &json!("1999-12-31T23:59:59Z")), "{multipart:?}");
 
-    // Both have the same local time: the later id is first.
+    // The first two have the same local time: the later id is first.
     assert_eq!(list_all_pages(&ada, 2).await, [id(&in_batch), id(&image), opened.id().to_owned()]);
     assert_eq!(months(&ada).await, json!([{ "month": "2024-12", "count": 2 }, { "month": "1999-12", "count": 1 }]));
     ada.delete(&format!("/api/images/{}", id(&image))).await;
@@ -67,7 +67,7 @@ async fn declared_time_is_that_of_a_file_without_one_by_every_way_of_uploading()
 }
 
 #[tokio::test]
-async fn declared_time_of_an_unknown_offset_has_none() {
+async fn declared_time_with_an_unknown_offset_is_a_local_time() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();

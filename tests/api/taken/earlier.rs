@@ -29,7 +29,7 @@ async fn read_captures(app: &TestApp, rate: u32) -> CapturesRead {
 }
 
 /// Changes an image to one that an earlier version made ready. `valet recount` counts it in the month of its upload.
-async fn forget(app: &TestApp, id: &str) {
+async fn make_earlier_version(app: &TestApp, id: &str) {
     let unset = doc! { "$unset": ["takenAt", "camera", "location", "captureRead"] };
     let update = vec![doc! { "$set": { "takenSort": "$createdAt" } }, unset];
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, update).await.unwrap();
@@ -49,22 +49,22 @@ async fn earlier_images_get_the_time_and_the_month_of_their_files() {
     let taken = id(&ada.upload("a.jpg", "image/jpeg", &photograph(&[(MODEL, "E-M1"), (ORIGINAL, "2003:01:31 23:59:59")])).await);
     let never_counted = upload_taken(&ada, "1999:12:31 23:59:59").await;
     let camera_only = id(&ada.upload("a.jpg", "image/jpeg", &photograph(&[(MODEL, "E-M1")])).await);
-    let silent = id(&ada.upload("a.png", "image/png", &unique_png()).await);
+    let without_capture = id(&ada.upload("a.png", "image/png", &unique_png()).await);
     let animation = id(&ada.upload("a.gif", "image/gif", &fixture("plain.gif")).await);
     let bobs_image = upload_taken(&bob, "2003:01:01 00:00:00").await;
     let newer = upload_taken(&ada, "2020:02:03 04:05:06").await;
-    for (image, is_silent) in [(&silent, true), (&animation, true), (&newer, false), (&camera_only, false)] {
+    for (image, lacks_capture) in [(&without_capture, true), (&animation, true), (&newer, false), (&camera_only, false)] {
         let found = recorded(&app, image).await;
         assert_eq!(
             found[2],
-            is_silent.then_some(Bson::Boolean(true)),
+            lacks_capture.then_some(Bson::Boolean(true)),
             "a confirm records that it has read a file without a time and a camera: {found:?}"
         );
     }
-    let earlier = [&taken, &never_counted, &camera_only, &silent, &animation, &bobs_image];
+    let earlier = [&taken, &never_counted, &camera_only, &without_capture, &animation, &bobs_image];
     let before = [recorded(&app, &taken).await, recorded(&app, &camera_only).await];
     for image in earlier {
-        forget(&app, image).await;
+        make_earlier_version(&app, image).await;
     }
     recount(&app, None).await;
     // `never_counted` becomes an image that `valet recount` has not counted yet.
@@ -76,7 +76,7 @@ async fn earlier_images_get_the_time_and_the_month_of_their_files() {
 
     assert_eq!(read_captures(&app, 3).await, CapturesRead { read: 6, taken: 3, ..CapturesRead::default() });
     assert_eq!([recorded(&app, &taken).await, recorded(&app, &camera_only).await], before);
-    for image in [&silent, &animation] {
+    for image in [&without_capture, &animation] {
         assert_eq!(recorded(&app, image).await, [None, None, Some(true.into())]);
     }
     assert_eq!(months(&ada).await, json!([[this_month, 3], ["2020-02", 1], ["2003-01", 1], ["1999-12", 1]]));
@@ -94,14 +94,14 @@ async fn event_streams_announce_the_time_of_an_earlier_image() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let image = upload_taken(&ada, "2003:01:31 23:59:59").await;
-    forget(&app, &image).await;
-    let silent = id(&ada.upload("a.png", "image/png", &unique_png()).await);
-    forget(&app, &silent).await;
+    make_earlier_version(&app, &image).await;
+    let without_capture = id(&ada.upload("a.png", "image/png", &unique_png()).await);
+    make_earlier_version(&app, &without_capture).await;
     let (mut events, _) = Events::open(&ada, None).await;
     assert_eq!(read_captures(&app, 10).await.read, 2);
     let updated = events.event().await;
     assert_eq!((updated.event.as_str(), updated.data), ("image.updated", json!({ "id": image }).to_string()));
-    assert_eq!(ada.delete(&format!("/api/images/{silent}")).await.status, 204);
+    assert_eq!(ada.delete(&format!("/api/images/{without_capture}")).await.status, 204);
     assert_eq!(events.event().await.event, "image.deleted", "a file without a time and a camera changes nothing");
 }
 
@@ -118,7 +118,7 @@ async fn owners_take_turns_with_one_request_for_each_image() {
     insert_images(&app, &ada).await;
     let (read, failing) = (upload_taken(&bob, "2003:01:01 00:00:00").await, upload_taken(&bob, "2003:02:01 00:00:00").await);
     for image in [&read, &failing] {
-        forget(&app, image).await;
+        make_earlier_version(&app, image).await;
     }
     recount(&app, None).await;
     let gets = Arc::new(Mutex::new(Vec::new()));
@@ -168,7 +168,7 @@ async fn images_that_the_store_refuses_are_counted_and_read_once() {
         images.push(upload_taken(&ada, &format!("2003:0{month}:01 00:00:00")).await);
     }
     for image in &images {
-        forget(&app, image).await;
+        make_earlier_version(&app, image).await;
     }
     recount(&app, None).await;
     let [read, archived, missing] = &images[..] else { panic!("three images") };
@@ -196,9 +196,9 @@ async fn images_that_the_store_refuses_are_counted_and_read_once() {
     assert!(recorded(&app, read).await[0].is_some());
     assert_eq!(recorded(&app, archived).await, [None, None, Some("refused".into())]);
     assert_eq!(recorded(&app, missing).await, [None, None, None]);
-    let asked = *requests.lock().unwrap();
+    let requests_before = *requests.lock().unwrap();
     assert_eq!(read_captures(&relayed, 10).await, CapturesRead { missing: 1, ..CapturesRead::default() });
-    assert_eq!(*requests.lock().unwrap(), asked, "the image that the store refused is not read again");
+    assert_eq!(*requests.lock().unwrap(), requests_before, "the image that the store refused is not read again");
 
     // docs/database.md: the operator has restored the archived object.
     let unset = doc! { "$unset": { "captureRead": "" } };
@@ -215,9 +215,9 @@ async fn objects_that_fail_one_after_the_other_do_not_end_the_run() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let read = upload_taken(&bob, "2003:01:01 00:00:00").await;
-    forget(&app, &read).await;
+    make_earlier_version(&app, &read).await;
     for _ in 0..12 {
-        forget(&app, &upload_taken(&ada, "2003:02:01 00:00:00").await).await;
+        make_earlier_version(&app, &upload_taken(&ada, "2003:02:01 00:00:00").await).await;
     }
     recount(&app, None).await;
     let failing = format!("/u/{}/", ada.id);
@@ -227,7 +227,7 @@ async fn objects_that_fail_one_after_the_other_do_not_end_the_run() {
     });
     let relay = relay.await;
     let relayed = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(relay.parse().unwrap())).await;
-    // One image a second: a run ends after eleven failures in a row of the store itself.
+    // At one image a second, each image is a read of its own. Eleven failing reads in a row end a run if the store itself fails.
     let done = read_captures(&relayed, 1).await;
     assert_eq!(done, CapturesRead { read: 1, taken: 1, failed: 12, ..CapturesRead::default() });
 }
@@ -242,7 +242,7 @@ async fn images_behind_a_page_of_damaged_upload_times_are_read() {
         vec![DateTime::from_millis(0).into(), DateTime::from_millis(DateTime::now().timestamp_millis() + 3_600_000).into()];
     for damage in [Bson::Array(dates), DateTime::MAX.into(), DateTime::MIN.into(), Bson::Int32(-7), Bson::Null] {
         let image = upload_taken(&ada, "2003:01:31 23:59:59").await;
-        forget(&app, &image).await;
+        make_earlier_version(&app, &image).await;
         let model = app.db_image(&image).await.unwrap();
         let damaged = (0..120).map(|_| {
             let mut record = model.clone();
@@ -268,7 +268,7 @@ async fn concurrent_changes_are_each_counted_once() {
         ids.push(upload_taken(&ada, &format!("2003:0{}:01 00:00:00", n % 3 + 1)).await);
     }
     for image in &ids {
-        forget(&app, image).await;
+        make_earlier_version(&app, image).await;
     }
     recount(&app, None).await;
     let deletions = async {
@@ -304,7 +304,7 @@ async fn command_killed_at_every_call_counts_each_image_once() {
     let mut calls = 8;
     loop {
         let image = upload_taken(&ada, "2003:01:31 23:59:59").await;
-        forget(&app, &image).await;
+        make_earlier_version(&app, &image).await;
         recount(&app, None).await;
         calls += 1;
         fuse.set(calls);

@@ -36,11 +36,11 @@ pub enum Seals {
 /// A running relay; it ends with the test's runtime.
 pub struct HeaderObeyingStore {
     pub endpoint: String,
-    inside: Arc<Inside>,
+    state: Arc<State>,
 }
 
 /// State of the relay.
-struct Inside {
+struct State {
     seals: Seals,
     upstream: Upstream,
     keys: Credentials,
@@ -57,7 +57,7 @@ impl HeaderObeyingStore {
         let keys = app.config.s3.credentials.clone().unwrap();
         let endpoint = app.config.s3.endpoint.as_deref().unwrap().parse().unwrap();
         let location = BucketLocation::endpoint(&endpoint, &app.config.s3.bucket, AddressingStyle::Path);
-        let inside = Arc::new(Inside {
+        let state = Arc::new(State {
             seals,
             signer: Signer::new(location, "us-east-1", keys.clone()),
             upstream: Upstream::of(app),
@@ -65,17 +65,17 @@ impl HeaderObeyingStore {
             is_repaired: AtomicBool::default(),
             public: Mutex::default(),
         });
-        let answering = Arc::clone(&inside);
-        Self { endpoint: listen(move |request| Arc::clone(&answering).answer(request)).await, inside }
+        let handler_state = Arc::clone(&state);
+        Self { endpoint: listen(move |request| Arc::clone(&handler_state).answer(request)).await, state }
     }
 
     /// Replaces the store by one that rejects unsigned headers.
     pub fn repair(&self) {
-        self.inside.is_repaired.store(true, Ordering::Relaxed);
+        self.state.is_repaired.store(true, Ordering::Relaxed);
     }
 }
 
-impl Inside {
+impl State {
     /// Answers a presigned request like RGW, and other requests like the real store.
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (parts, body) = request.into_parts();
@@ -84,7 +84,7 @@ impl Inside {
         let key = self.upstream.key(&parts);
         let is_anonymous = !query.contains("X-Amz-Signature") && !parts.headers.contains_key("authorization");
         if query.contains("X-Amz-Signature") && !self.is_repaired.load(Ordering::Relaxed) {
-            return Ok(self.presigned(&parts, &key, &query, body).await);
+            return Ok(self.answer_presigned(&parts, &key, &query, body).await);
         }
         if is_anonymous && parts.method == Method::GET && self.is_public(&key).await {
             let found = self.upstream.s3.get_object().bucket(&self.upstream.bucket).key(key).send().await.unwrap();
@@ -101,7 +101,7 @@ impl Inside {
     }
 
     /// Answers a presigned request, and obeys headers that are not signed.
-    async fn presigned(&self, parts: &Parts, key: &str, query: &str, body: Bytes) -> Answer {
+    async fn answer_presigned(&self, parts: &Parts, key: &str, query: &str, body: Bytes) -> Answer {
         let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let value = |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         let signed_headers = value("X-Amz-SignedHeaders").unwrap();
@@ -135,8 +135,8 @@ impl Inside {
         let (_, scope) = credential.split_once('/').unwrap();
         let format = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
         let signed_at = time::PrimitiveDateTime::parse(&time, &format).unwrap().assume_utc();
-        let life = Duration::from_secs(value("X-Amz-Expires").unwrap().parse().unwrap());
-        if signed_at + life < OffsetDateTime::now_utc() {
+        let lifetime = Duration::from_secs(value("X-Amz-Expires").unwrap().parse().unwrap());
+        if signed_at + lifetime < OffsetDateTime::now_utc() {
             return false;
         }
         let lines = names.iter().filter_map(|name| {
@@ -163,14 +163,14 @@ impl Inside {
     async fn copy(&self, key: &str, source: &str, part: Option<(String, String)>) -> Answer {
         let from = source.trim_start_matches('/').strip_prefix(&format!("{}/", self.upstream.bucket)).unwrap().to_owned();
         let found = self.upstream.s3.get_object().bucket(&self.upstream.bucket).key(from).send().await.unwrap();
-        let (kind, bytes) = (found.content_type().map(str::to_owned), found.body.collect().await.unwrap().into_bytes());
+        let (content_type, bytes) = (found.content_type().map(str::to_owned), found.body.collect().await.unwrap().into_bytes());
         match part {
             Some((upload, number)) => {
                 let part = self.upstream.s3.upload_part().bucket(&self.upstream.bucket).key(key).upload_id(upload);
                 part.part_number(number.parse().unwrap()).body(bytes.into()).send().await.unwrap();
             }
             None => {
-                let put = self.upstream.s3.put_object().bucket(&self.upstream.bucket).key(key).set_content_type(kind);
+                let put = self.upstream.s3.put_object().bucket(&self.upstream.bucket).key(key).set_content_type(content_type);
                 put.body(bytes.into()).send().await.unwrap();
             }
         }
@@ -179,22 +179,23 @@ impl Inside {
 
     /// Signs the same request for the store, without headers that the store would reject, and forwards it.
     async fn pass_on(&self, parts: &Parts, key: &str, names: &[&str], pairs: &[(String, String)], body: Bytes) -> Answer {
-        let lasting = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
+        // The signer takes names of headers, parameters and methods with a static lifetime.
+        let leak = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
         let is_passed_on = |name: &str| name != "host" && (names.contains(&name) || !name.starts_with("x-amz-"));
         let present: Vec<(&'static str, &str)> = parts
             .headers
             .iter()
             .filter(|(name, _)| is_passed_on(name.as_str()))
-            .map(|(name, value)| (lasting(name.as_str()), value.to_str().unwrap()))
+            .map(|(name, value)| (leak(name.as_str()), value.to_str().unwrap()))
             .collect();
         let mut signed: Vec<_> = present.iter().copied().filter(|(name, _)| names.contains(name)).collect();
         signed.sort_unstable();
         let query: Vec<_> = pairs
             .iter()
             .filter(|(name, _)| !name.starts_with("X-Amz-"))
-            .map(|(name, value)| (lasting(name), value.as_str()))
+            .map(|(name, value)| (leak(name), value.as_str()))
             .collect();
-        let request = signer::PresignRequest { method: lasting(parts.method.as_str()), key, headers: &signed, query: &query };
+        let request = signer::PresignRequest { method: leak(parts.method.as_str()), key, headers: &signed, query: &query };
         let url = self.signer.presign(&request, OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url;
         let sent = present.iter().filter(|(name, _)| *name != "content-length" && *name != "connection");
         let request = self.upstream.http.request(parts.method.clone(), url).body(body);
@@ -207,7 +208,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Returns an answer with this body.
+/// Returns an answer with this status and body.
 fn status(status: StatusCode, body: &'static str) -> Answer {
     let mut response = Response::new(Full::from(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;

@@ -70,29 +70,29 @@ async fn failure_during_the_probe_is_an_outage() {
     if skip_unless_local_s3() {
         return;
     }
-    let troubles: [(&str, u16, IsHit); 6] = [
+    let failures: [(&str, u16, IsHit); 6] = [
         ("an overloaded copy", 503, |parts| has(parts, "x-amz-copy-source")),
         ("a throttled copy", 429, |parts| has(parts, "x-amz-copy-source")),
         ("a failed ACL", 500, |parts| has(parts, "x-amz-acl")),
         ("a late grant", 408, |parts| has(parts, "x-amz-grant-read")),
-        ("a gateway before all reads", 502, |parts| parts.method == Method::GET),
+        ("a failing gateway for reads", 502, |parts| parts.method == Method::GET),
         ("rejections after the first PUT", 403, |parts| parts.method == Method::PUT && !parts.uri.path().ends_with("source")),
     ];
     let store = TestApp::start().await;
     let ada = store.user().await;
-    let mut tried: Vec<_> = troubles.into_iter().map(|trouble| (Finalize::Auto, trouble)).collect();
-    tried.push((Finalize::InPlace, troubles[0]));
-    for (finalize, (trouble, status, is_hit)) in tried {
+    let mut cases: Vec<_> = failures.into_iter().map(|failure| (Finalize::Auto, failure)).collect();
+    cases.push((Finalize::InPlace, failures[0]));
+    for (finalize, (failure, status, is_hit)) in cases {
         let relay = FailingProbes::start(&store, status, is_hit).await;
         let app = at_endpoint(&store, &relay.endpoint, finalize).await;
         let ada = at(&app, &ada);
         for answer in declared_and_undeclared(&ada).await {
-            assert_eq!(answer.problem(), UNAVAILABLE, "{trouble}, {finalize:?}");
+            assert_eq!(answer.problem(), UNAVAILABLE, "{failure}, {finalize:?}");
         }
         relay.is_repaired.store(true, Ordering::Relaxed);
         app.sweep(OffsetDateTime::now_utc()).await;
         for answer in declared_and_undeclared(&ada).await {
-            assert!(matches!(answer.status, 200 | 201), "{trouble}, {finalize:?}: {answer:?}");
+            assert!(matches!(answer.status, 200 | 201), "{failure}, {finalize:?}: {answer:?}");
         }
     }
 }

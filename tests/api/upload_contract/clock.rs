@@ -21,7 +21,7 @@ fn shift_clock(message: &mut [u8], shift: i64) {
 }
 
 /// Starts a server whose MongoDB has a clock that is `shift` milliseconds off.
-async fn beside_with_clock(app: &TestApp, shift: i64) -> TestApp {
+async fn start_server_with_clock(app: &TestApp, shift: i64) -> TestApp {
     start_server_behind_relay(app, Arc::new(|_| {}), Arc::new(move |reply| shift_clock(reply, shift))).await
 }
 
@@ -30,7 +30,7 @@ async fn d8_sweeper_uses_the_clock_of_the_database() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ticket = ada.open_upload("a.png", "image/png", &unique_png()).await;
-    let slow = beside_with_clock(&app, -3 * HOUR_MS).await;
+    let slow = start_server_with_clock(&app, -3 * HOUR_MS).await;
 
     // The upload's time ended over two hours ago by this machine's clock; by the database's clock it has not ended.
     let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 2 * HOUR_MS);
@@ -45,7 +45,7 @@ async fn d8_sweeper_uses_the_clock_of_the_database() {
     images.replace_one(doc! { "_id": ticket.id() }, original).await.unwrap();
     app.app.valet.sweeper.sweep().await.unwrap();
     assert_eq!(app.db_state(ticket.id()).await, "pending");
-    let fast = beside_with_clock(&app, 25 * HOUR_MS).await;
+    let fast = start_server_with_clock(&app, 25 * HOUR_MS).await;
     let began = std::time::Instant::now();
     while app.db_state(ticket.id()).await != "gone" {
         assert!(began.elapsed() < std::time::Duration::from_secs(20), "{}", app.db_state(ticket.id()).await);

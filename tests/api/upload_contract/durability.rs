@@ -56,7 +56,7 @@ impl Drop for Folder {
     }
 }
 
-/// The database is killed at each acknowledgement: after a restart it has everything that was acknowledged.
+/// The database is killed after the last acknowledgement of each round: after a restart it has everything that was acknowledged.
 #[tokio::test(flavor = "multi_thread")]
 async fn c7_f1_acknowledged_writes_survive_a_killed_database() {
     let folder = Folder(std::env::temp_dir().join(format!("valet-c7-{}", uuid::Uuid::new_v4().simple())));
