@@ -1,5 +1,5 @@
-//! The rules of `valet check` that the store of this run satisfies, and the object keys and statuses that depend on them. Tests of guarantees that only some stores give call
-//! `skip_unless_store_satisfies` or `skip_unless_local_s3` first.
+//! The rules of `valet check` that the store of this run satisfies, and the object keys and statuses that depend on them. Tests
+//! of guarantees that only some stores give call `skip_unless_store_satisfies` or `skip_unless_local_s3` first.
 
 use reqwest::StatusCode;
 use tokio::sync::OnceCell;

@@ -233,7 +233,8 @@ async fn c10_confirm_rejects_a_body_and_ignores_query_parameters() {
     assert_eq!(app.db_state(ticket.id()).await, "pending");
     let image = ada.post_empty(&path).await;
     assert_eq!(image.status, 200, "{image:?}");
-    let expected = json!({ "width": 80, "height": 120, "size": bytes.len(), "contentType": "image/jpeg", "sha256": super::app::sha256(&bytes) });
+    let expected = json!({ "width": 80, "height": 120, "size": bytes.len(), "contentType": "image/jpeg",
+        "sha256": super::app::sha256(&bytes) });
     for (member, value) in expected.as_object().unwrap() {
         assert_eq!(&image.json[member], value, "{member}");
     }

@@ -1,6 +1,7 @@
 //! Covers Uppy's calls as `@uppy/aws-s3` makes them; the real packages run in tests/browser. This file covers forms, `parts`
 //! multipart uploads, `signing` signatures for Uppy's own S3 client, `tokens` the token in the path, `quota` reservations of
-//! undeclared sizes, and `races` an upload that changes while its parts are counted.
+//! undeclared sizes, and `races` uploads that change while their parts are counted. Other modules post
+//! forms and wait for an image's state with the functions of this file.
 //!
 //! Routes: POST /api/uppy/session, GET /uppy/{token}/s3/params.
 
@@ -26,7 +27,7 @@ fn after(duration: Duration) -> OffsetDateTime {
     OffsetDateTime::now_utc() + duration
 }
 
-/// Time after a form's expiry and the grace period for its largest file.
+/// Time in which a form expires (an hour) and the grace period for its largest file ends.
 const QUIET: Duration = Duration::from_secs(3600 + 2000);
 
 impl Caller<'_> {

@@ -168,6 +168,7 @@ async fn pauses_after_failures(changes: ChangeStream<ChangeStreamEvent<Document>
 #[tokio::test(flavor = "multi_thread")]
 async fn pause_is_that_of_the_schedule_and_retry_after_lengthens_it_up_to_twice() {
     let app = start().await;
+    // The first pause is 5 s, with at most a fifth of it added as jitter.
     let mut cases = Vec::new();
     for (retry_after, pauses) in [("", 5.0..6.1), ("1", 5.0..6.1), ("8", 8.0..9.1), ("3600", 10.0..11.1)] {
         let receiver = Receiver::start(move |_| Reply { retry_after, ..status(429) }).await;
@@ -200,7 +201,7 @@ async fn endpoint_that_is_gone_or_fails_for_five_days_is_disabled() {
             stored(&app, "endpoints", doc! { "_id": id, "state": "disabled", "disabledWhy": why }).await.is_some()
         })
         .await;
-        eventually("nothing waits for it", async || {
+        eventually("no delivery waits for the endpoint", async || {
             stored(&app, "deliveries", doc! { "endpoint": id, "due": { "$exists": true } }).await.is_none()
         })
         .await;
@@ -234,7 +235,7 @@ async fn slow_endpoint_delays_no_other_and_has_four_attempts_at_once() {
     let quick = Receiver::start(|_| status(200)).await;
     let slow_id = add(&app, &slow.url, &["image.updated"]).await.id;
     let quick_id = add(&app, &quick.url, &["image.updated"]).await.id;
-    // The server reads the endpoints for each event.
+    // An event makes the server read the endpoints again.
     ready(&app.user().await).await;
     insert_due(&app, &slow_id, 8).await;
     slow.wait_for(4).await;
@@ -252,7 +253,7 @@ async fn slow_endpoint_delays_no_other_and_has_four_attempts_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_deliver_once() {
     let app = start().await;
-    let beside = TestApp::start_second_server(&app, |config| with_webhooks(config, &["127.0.0.0/8"])).await;
+    let second_server = TestApp::start_second_server(&app, |config| with_webhooks(config, &["127.0.0.0/8"])).await;
     let receiver = Receiver::start(|_| status(200)).await;
     add(&app, &receiver.url, &["image.updated"]).await;
     let ada = app.user().await;
@@ -261,7 +262,7 @@ async fn two_servers_deliver_once() {
         let answer = ada.patch(&format!("/api/images/{id}"), json!({ "caption": format!("{number}") })).await;
         assert_eq!(answer.status, 200);
         if number % 5 == 0 {
-            beside.app.valet.webhook_delivery.as_ref().unwrap().wake();
+            second_server.app.valet.webhook_delivery.as_ref().unwrap().wake();
         }
     }
     receiver.wait_for(20).await;

@@ -10,7 +10,8 @@ use super::{
     Duration, OffsetDateTime, Renderer, id, read, render, render_after, renderer, rendering_of, start, use_workers,
 };
 
-/// Renders again and again, 4000 s apart (longer than any delay between attempts), until the image is no longer due; returns the number of attempts and the failure's name.
+/// Renders again and again, 4000 s apart (longer than any delay between attempts), until the image is no longer due; returns the
+/// number of attempts and the failure's name.
 pub(super) async fn attempts_until_failure(app: &TestApp, image: &str, renderer: &Renderer) -> (i64, String) {
     for round in 0..20 {
         let found = rendering_of(app, image).await;

@@ -1,5 +1,5 @@
-//! Covers attempts to create an image's object by a copy or from its parts. However often they fail, they move neither the end of the
-//! upload nor the sweeper's claim, and one that is cancelled does not delay the next.
+//! Covers attempts to create an image's object by a copy or from its parts. However often they fail, they move neither the end of
+//! the upload nor the sweeper's claim, and one that is cancelled does not delay the next.
 
 use std::sync::{
     Arc,

@@ -282,8 +282,8 @@ async fn c1_another_users_upload_is_answered_like_an_unknown_one() {
     let foreign = Upload { app: &app, id: adas_upload.id.clone(), key: adas_upload.key.clone(), token: token.clone() };
     let unknown = Upload { app: &app, id: uuid::Uuid::now_v7().to_string(), key: adas_upload.key.clone(), token };
     // The owner cannot combine an upload with another key either.
-    let other = Upload { app: &app, id: adas_upload.id.clone(), key: "u/x".to_owned(), token: adas_upload.token.clone() };
-    for upload in [&foreign, &unknown, &other] {
+    let other_key = Upload { app: &app, id: adas_upload.id.clone(), key: "u/x".to_owned(), token: adas_upload.token.clone() };
+    for upload in [&foreign, &unknown, &other_key] {
         let answers = [
             upload.list().await,
             upload.sign("1").await,
@@ -353,7 +353,7 @@ async fn ten_thousand_parts_fit_into_a_completion() {
 async fn parts_above_the_reservation_end_the_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    // The server finds this before it signs more: at the seventeenth URL at the latest.
+    // The server finds the excess when it signs further URLs: at the seventeenth URL at the latest.
     let signing = ada.open_for_uppy(json!({ "size": 1 })).await;
     signing.send(1, vec![7; 6 * MIB as usize]).await;
     let mut signed = 0;
@@ -366,7 +366,7 @@ async fn parts_above_the_reservation_end_the_upload() {
         assert!(signed <= 16);
     };
     assert_eq!(rejected.problem(), (422, "object_mismatch"));
-    // The sweeper finds this while the URLs are valid.
+    // The sweeper finds the excess while the URLs are valid.
     let exceeding = ada.open_for_uppy(json!({ "size": 1 })).await;
     exceeding.send(1, vec![7; 6 * MIB as usize]).await;
     let fitting = ada.open_for_uppy(json!({ "size": 6 * MIB })).await;

@@ -8,12 +8,12 @@ async fn file_of_unknown_size_fits_into_a_users_own_quota() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let users = app.db.collection::<mongodb::bson::Document>("users");
-    for own in [500 * MIB, 40 * MIB, 12 * MIB] {
-        let update = mongodb::bson::doc! { "$set": { "quotaBytes": i64::try_from(own).unwrap() } };
+    for quota in [500 * MIB, 40 * MIB, 12 * MIB] {
+        let update = mongodb::bson::doc! { "$set": { "quotaBytes": i64::try_from(quota).unwrap() } };
         users.update_one(mongodb::bson::doc! { "_id": &ada.id }, update).await.unwrap();
         let upload = ada.open_for_uppy(json!({})).await;
         let bytes = ada.get("/api/auth/me").await.json["usage"]["bytes"].as_u64().unwrap();
-        assert!(bytes <= own && bytes > 0, "{bytes} of {own}");
+        assert!(bytes <= quota && bytes > 0, "{bytes} of {quota}");
         upload.abort().await;
         let form = ada.form("filename=a.png&type=image/png").await;
         assert_eq!(form.status, 200, "{form:?}");

@@ -6,7 +6,7 @@ use super::{Answer, Caller, Duration, QUIET, TestApp, Value, after, fixture, jso
 use reqwest::{Method, Response};
 
 /// Sends a signed request as a browser does.
-async fn s3(app: &TestApp, method: Method, signed: &Value, body: impl Into<reqwest::Body>) -> Response {
+async fn send_signed(app: &TestApp, method: Method, signed: &Value, body: impl Into<reqwest::Body>) -> Response {
     app.http.request(method, signed["url"].as_str().unwrap()).header("content-type", "image/png").body(body).send().await.unwrap()
 }
 
@@ -32,7 +32,7 @@ impl Caller<'_> {
         let key = format!("{}-wide.png", uuid::Uuid::new_v4());
         let signed = self.presign(json!({ "method": "POST", "key": key })).await;
         assert_eq!(signed.status, 200, "{signed:?}");
-        let opened = s3(self.app, Method::POST, &signed.json, "").await;
+        let opened = send_signed(self.app, Method::POST, &signed.json, "").await;
         assert_eq!(opened.status(), 200);
         let upload_id = element(&opened.text().await.unwrap(), "UploadId");
         let key = signed.json["key"].as_str().unwrap().to_owned();
@@ -47,7 +47,7 @@ impl Caller<'_> {
         assert_eq!(put.status(), 200);
         let etag = put.headers()["etag"].to_str().unwrap().to_owned();
         let complete = self.presign(json!({ "method": "POST", "key": key, "uploadId": upload_id })).await;
-        let done = s3(self.app, Method::POST, &complete.json, completion(&etag)).await;
+        let done = send_signed(self.app, Method::POST, &complete.json, completion(&etag)).await;
         assert_eq!(done.status(), 200);
         complete.json
     }
@@ -83,7 +83,7 @@ async fn multipart_upload_becomes_an_image_that_no_url_can_change() {
     let (opening, key, upload_id) = ada.open_at_s3().await;
     assert!(key.starts_with(&format!("in/{}/", ada.id)), "{key}");
     let list = ada.presign(json!({ "method": "GET", "key": key, "uploadId": upload_id })).await;
-    assert!(s3(&app, Method::GET, &list.json, "").await.text().await.unwrap().contains("ListPartsResult"));
+    assert!(send_signed(&app, Method::GET, &list.json, "").await.text().await.unwrap().contains("ListPartsResult"));
     let bytes = unique_png();
     ada.fill(&key, &upload_id, bytes.clone()).await;
     let id = key.rsplit('/').next().unwrap().to_owned();
@@ -91,11 +91,11 @@ async fn multipart_upload_becomes_an_image_that_no_url_can_change() {
     let image = ada.get(&format!("/api/images/{id}")).await.json;
     assert_eq!((image["fileName"].as_str(), read(&app, &image).await), (Some("wide.png"), bytes.clone()));
     // The URL that opened the upload opens another one under the same key; the server signs no calls for the other one.
-    let again = element(&s3(&app, Method::POST, &opening.json, "").await.text().await.unwrap(), "UploadId");
+    let second_upload_id = element(&send_signed(&app, Method::POST, &opening.json, "").await.text().await.unwrap(), "UploadId");
     for call in [
-        json!({ "method": "PUT", "key": key, "uploadId": again, "partNumber": 1 }),
-        json!({ "method": "POST", "key": key, "uploadId": again }),
-        json!({ "method": "DELETE", "key": key, "uploadId": again }),
+        json!({ "method": "PUT", "key": key, "uploadId": second_upload_id, "partNumber": 1 }),
+        json!({ "method": "POST", "key": key, "uploadId": second_upload_id }),
+        json!({ "method": "DELETE", "key": key, "uploadId": second_upload_id }),
     ] {
         assert_eq!(ada.presign(call).await.problem(), (409, "upload_complete"));
     }
@@ -115,7 +115,7 @@ async fn abandoned_upload_releases_its_reservation() {
     assert_eq!(abort.status, 200, "{abort:?}");
     assert_eq!(ada.used().await["pending"], 0);
     // The browser makes this call itself; the sweeper may have aborted the upload before.
-    assert!(matches!(s3(&app, Method::DELETE, &abort.json, "").await.status().as_u16(), 204 | 404));
+    assert!(matches!(send_signed(&app, Method::DELETE, &abort.json, "").await.status().as_u16(), 204 | 404));
     // The client abandons an upload after it has opened it.
     ada.open_at_s3().await;
     app.sweep_to_the_end().await;
@@ -225,7 +225,7 @@ async fn parts_of_every_upload_of_a_key_are_summed_and_removed() {
     let key = open.json["key"].as_str().unwrap().to_owned();
     let mut rejected = 0;
     for _ in 0..4 {
-        let upload_id = element(&s3(&app, Method::POST, &open.json, "").await.text().await.unwrap(), "UploadId");
+        let upload_id = element(&send_signed(&app, Method::POST, &open.json, "").await.text().await.unwrap(), "UploadId");
         let part = ada.presign(json!({ "method": "PUT", "key": key, "uploadId": upload_id, "partNumber": 1 })).await;
         if part.status == 200 {
             let put = app.http.put(part.json["url"].as_str().unwrap()).body(vec![7; 5 << 20]).send().await.unwrap();

@@ -79,8 +79,12 @@ async fn token_ends_with_its_session_password_and_account() {
         let caller = Caller { token: Some(session.json["token"].as_str().unwrap().to_owned()), ..ada.clone() };
         (caller.uppy().await, session.json["refreshToken"].clone())
     };
-    let foreign = TestApp::start_second_server(&app, |config| config.accounts.local = false).await;
-    assert_eq!(request_form(&foreign, &ada.uppy().await).await.problem(), (401, "session_ended"), "with provider accounts only");
+    let without_local_accounts = TestApp::start_second_server(&app, |config| config.accounts.local = false).await;
+    assert_eq!(
+        request_form(&without_local_accounts, &ada.uppy().await).await.problem(),
+        (401, "session_ended"),
+        "with provider accounts only"
+    );
     let ((first, refresh), (second, _)) = (log_in().await, log_in().await);
     let own = ada.uppy().await;
     // The other server has cached the session as active.
@@ -174,6 +178,7 @@ async fn token_is_not_logged_in_any_spelling() {
         process.wait_for(|process| Some(process.err()).filter(|log| log[before..].matches("request completed").count() >= 6));
     let log = log.await;
     assert!(log[before..].contains("/s3/params"), "the calls are logged");
+    // A log that shortens the token must not have a usable part of it either: 90 characters encode 30 bytes.
     let signature = token.rsplit('.').next().unwrap();
     for secret in [signature, &encoded[encoded.len() - 90..], &token[..token.len() - 5]] {
         assert!(!log.contains(secret) && !process.out().contains(secret), "{secret} in {log}");

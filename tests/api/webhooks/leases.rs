@@ -5,15 +5,15 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn attempt_under_way_is_not_repeated_by_this_server_or_another() {
     let app = start().await;
-    let beside = TestApp::start_second_server(&app, |config| with_webhooks(config, &["127.0.0.0/8"])).await;
+    let second_server = TestApp::start_second_server(&app, |config| with_webhooks(config, &["127.0.0.0/8"])).await;
     let receiver = Receiver::start(|_| Reply { is_held: true, ..status(200) }).await;
     add(&app, &receiver.url, &["image.ready"]).await;
     ready(&app.user().await).await;
     receiver.wait_for(1).await;
-    // Both servers look for due deliveries several times. Together shorter than the deadline of the attempt (15 s), also on a busy
+    // Both servers look for due deliveries several times, in less time than the deadline of the attempt (15 s), also on a busy
     // machine.
     for _ in 0..4 {
-        for server in [&app, &beside] {
+        for server in [&app, &second_server] {
             server.app.valet.webhook_delivery.as_ref().unwrap().wake();
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -69,7 +69,7 @@ async fn failing_endpoint_has_one_attempt_at_once() {
     let endpoint = add(&app, &receiver.url, &["image.updated"]).await.id;
     let failing = doc! { "$set": { "firstFailureAt": DateTime::now() } };
     app.db.collection::<Document>("endpoints").update_one(doc! { "_id": &endpoint }, failing).await.unwrap();
-    // A server reads the endpoints again for each event.
+    // An event makes the server read the endpoints again.
     let another = Receiver::start(|_| status(200)).await;
     add(&app, &another.url, &["image.ready"]).await;
     ready(&app.user().await).await;
