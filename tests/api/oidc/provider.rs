@@ -57,7 +57,7 @@ impl Key {
     pub fn jwk(&self, kid: &str) -> Value {
         match self {
             Self::Rsa(pair) => {
-                // PKCS#1: the headers of a SEQUENCE and an INTEGER (four bytes each), a zero, the modulus (256 bytes), the exponent.
+                // PKCS#1: the headers of a SEQUENCE and of an INTEGER, four bytes each, then a zero and the modulus of 256 bytes.
                 let der = pair.public_key().as_ref().to_vec();
                 json!({ "kty": "RSA", "kid": kid, "alg": "RS256", "use": "sig", "n": base64(&der[9..265]), "e": "AQAB" })
             }
