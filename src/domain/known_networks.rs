@@ -1,4 +1,4 @@
-//! Networks and addresses that an account was signed in to from. They keep an account accessible to its owner while others guess
+//! Networks and addresses from which users signed in. They keep an account accessible to its owner while others guess
 //! passwords: a known network is exempt from the account's limit of wrong passwords, a known address also from its networks'
 //! limits (OWASP, "Slow Down Online Guessing Attacks with Device Cookies", without a cookie, because clients of other origins and
 //! native apps store none; NIST SP 800-63B section 5.2.2).
@@ -26,7 +26,8 @@ const RECORD_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Recorded addresses that a server remembers.
 const CAPACITY: usize = 50_000;
 
-/// Networks that this server has recorded recently: most sign-ins come from one of these networks, and need no write.
+/// Addresses (IPv4) or /64 networks (IPv6) that this server has recorded recently: most sign-ins come from one of them, and need
+/// no write.
 #[derive(Debug)]
 pub struct RecentlyRecorded(Mutex<GenerationalCache<(UserId, NetworkPrefix), Instant>>);
 
@@ -37,19 +38,19 @@ impl Default for RecentlyRecorded {
 }
 
 impl RecentlyRecorded {
-    /// Returns whether the network was recorded recently.
+    /// Returns whether the address was recorded recently.
     fn is_fresh(&self, key: (UserId, NetworkPrefix), now: Instant) -> bool {
         let mut recorded = self.0.lock();
         recorded.get(&key).is_some_and(|at| now.saturating_duration_since(at) < RECORD_INTERVAL)
     }
 
-    /// Stores the time at which the network was recorded.
+    /// Stores the time at which the address was recorded.
     fn insert(&self, key: (UserId, NetworkPrefix), now: Instant) {
         self.0.lock().insert(key, now);
     }
 }
 
-/// Networks that accounts were signed in to from, and the limits of attempts that depend on them.
+/// Records the networks from which users signed in, and counts attempts by the limits that depend on them.
 #[derive(Debug)]
 pub(super) struct KnownNetworks {
     pub(super) store: Arc<Store>,
@@ -58,7 +59,7 @@ pub(super) struct KnownNetworks {
 }
 
 impl KnownNetworks {
-    /// Builds the service of its parts; no network counts as recorded yet.
+    /// Builds the service from its parts, with an empty memory of recorded networks.
     pub(super) fn new(store: Arc<Store>, throttle: Arc<Throttle>) -> Self {
         Self { store, throttle, recent_networks: RecentlyRecorded::default() }
     }
@@ -74,7 +75,8 @@ impl KnownNetworks {
             Ok(attempt) => return Ok(attempt),
             Err(throttled) => throttled,
         };
-        // Other addresses do not use up the attempts of this address. If it has no attempts left, there is nothing to look up.
+        // Counted as from a known address, which shares its attempts with no other address. If it has none left, the lookup is not
+        // needed.
         let attempt =
             self.throttle.count_attempt(email, client, AddressHistory::KnownHost).inspect_err(throttle::audit_refusal)?;
         let attempt = match self.address_history(email, client, now).await.inspect_err(|_| attempt.cancel())? {

@@ -7,8 +7,7 @@ use crate::model::Image;
 /// Transfer rate of the slowest client that the server waits for; a large file gets a grace period in proportion.
 const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
 
-/// Times until which transfers arrive that began before their URL expired: S3 checks the expiry when a request begins, and a slow
-/// transfer continues.
+/// Grace periods of transfers that end after their URL has expired: S3 checks the expiry only when a request begins.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LateTransfers {
     /// Grace period of small transfers.

@@ -1,4 +1,4 @@
-//! Checks of passwords, with the limits of attempts.
+//! Verifies passwords, and counts the attempts in their limits.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ pub(super) struct PasswordChecks {
 }
 
 impl PasswordChecks {
-    /// Counts a call in which the caller must enter the password. Returns the holder of the work, and a permit to hash the
+    /// Counts a call in which the caller must enter the password. Returns the origin of the request, and a permit to hash the
     /// password.
     pub(super) fn admit_password_check(
         &self,
@@ -67,11 +67,11 @@ impl PasswordChecks {
     ) -> Result<(RequestOrigin, HashPermit), LogInError> {
         self.throttle.count_login(client)?;
         self.throttle.count_password_check(session_of(caller)?)?;
-        let holder = client.request_origin(Some(caller.user));
-        Ok((holder, self.passwords.acquire(holder)?))
+        let origin = client.request_origin(Some(caller.user));
+        Ok((origin, self.passwords.acquire(origin)?))
     }
 
-    /// Counts a caller's attempt at the password for the caller's session.
+    /// Counts an attempt at the caller's own password, in the limit of the caller's session.
     pub(super) fn count_attempt_of(&self, caller: Caller) -> Result<LoginAttempt<'_>, LogInError> {
         Ok(self.throttle.count_attempt_in_session(session_of(caller)?)?)
     }

@@ -24,6 +24,8 @@ const VERSION: u8 = 1;
 const TOKEN_BYTES: usize = 1 + 16 + 32;
 /// Length of the random part of the secret; the rest is the tag.
 const RANDOM_BYTES: usize = 16;
+/// Length of the tag.
+const TAG_BYTES: usize = 32 - RANDOM_BYTES;
 
 /// A refresh token.
 #[derive(Clone, PartialEq, Eq)]
@@ -93,8 +95,8 @@ impl RefreshToken {
     /// Replaces the second half of the secret by the tag of all bytes before it.
     fn tagged(mut self, key: &[u8; 32]) -> Self {
         let bytes = self.bytes();
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &bytes[..TOKEN_BYTES - RANDOM_BYTES]);
-        self.secret[RANDOM_BYTES..].copy_from_slice(&tag.as_ref()[..RANDOM_BYTES]);
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &bytes[..TOKEN_BYTES - TAG_BYTES]);
+        self.secret[RANDOM_BYTES..].copy_from_slice(&tag.as_ref()[..TAG_BYTES]);
         self
     }
 

@@ -182,7 +182,7 @@ impl ObjectRemoval {
             }
         }
         let outdated = async {
-            // `now` is the condition: the deletion set `due` to it, and a sweeper's claim would have changed it.
+            // Only tombstones that are still due at `now`, as the deletion set it: a sweeper's claim changes that time.
             match self.store.images.postpone_purged(&done, now).await? {
                 postponed if postponed == done.len() as u64 => Ok(Vec::new()),
                 _ => self.find_outdated(done.iter().map(|(tombstone, _)| *tombstone)).await,

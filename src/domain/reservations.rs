@@ -6,7 +6,7 @@
 //! So the bytes that a URL can still write never exceed the bytes counted for it; docs/quota.md has the exceptions, and their
 //! bounds.
 //!
-//! A change of state is acknowledged by itself; the reservation follows in a step of its own (`store/reservations.rs`). If the
+//! A change of state settles the reservation by the same step (`store/reservations.rs`), or if it cannot, in a later step. If the
 //! server dies in between, or an earlier version made the change, the sweeper finds the reservation that does not fit the state,
 //! or the step that was announced and not finished.
 
@@ -105,8 +105,8 @@ impl Reservations {
         image.reservation.map(|_| image.ending_step(end, self.lifetime_after(image, end, now)))
     }
 
-    /// Returns the lifetime of URLs that decides which bytes stay counted after `end`: those of a rejected upload always do,
-    /// because its object still exists.
+    /// Returns the lifetime of URLs that decides which bytes stay counted after `end`. The bytes of a rejected upload always stay
+    /// counted, because its object still exists.
     fn lifetime_after(&self, image: &Image, end: ImageEnd, now: OffsetDateTime) -> UrlLifetime {
         match end {
             ImageEnd::Rejected(_) => UrlLifetime::ValidUntil(self.late_transfers.writes_end_at(image)),
@@ -233,7 +233,8 @@ impl Reservations {
                 // A server of an earlier version that died after a confirm leaves holds.
                 let (images, ids): (Vec<_>, Vec<_>) = images.iter().map(|image| (Image::clone(image), image.id)).unzip();
                 self.settle_legacy_holds_of(user, &images).await?;
-                // Fewer attempts begin with a longer pause, so that the last one is also made after `ABANDONED_AFTER`.
+                // There are fewer attempts than at a settlement, so they begin with a longer pause: the last one is also made after
+                // `ABANDONED_AFTER`.
                 self.finish_abandoned_steps(user, &ids, tried + MAX_ATTEMPTS - MAX_DELETION_ATTEMPTS).await?;
                 Ok(Vec::new())
             }
@@ -277,7 +278,7 @@ impl Reservations {
     ) -> Result<SettledHolds, StoreError> {
         let ids: Vec<_> = holds.iter().map(|hold| hold.image).collect();
         let statuses = self.store.images.reservation_statuses(user, &ids).await?;
-        let (mut pending, mut ready, mut ended, mut missing) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let (mut pending, mut ready, mut ended, mut freed) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for hold in holds {
             match statuses.get(&hold.image) {
                 Some(image) if image.state == ImageState::Pending && !image.is_reserved => pending.push((hold.image, hold.bytes)),
@@ -287,7 +288,7 @@ impl Reservations {
                 None if hold.at < now - OPENING_GRACE
                     && self.store.images.insert_purged(user, hold.image, hold.bytes, now).await? =>
                 {
-                    missing += 1;
+                    freed += 1;
                     ended.push(hold.image);
                 }
                 None => {}
@@ -295,6 +296,6 @@ impl Reservations {
         }
         self.store.users.settle_legacy_holds(user, &ready, &ended).await?;
         let converted = !pending.is_empty() && self.store.convert_legacy_holds(user, &pending).await?;
-        Ok(SettledHolds { freed: missing, has_changed: converted || !ready.is_empty() || !ended.is_empty() })
+        Ok(SettledHolds { freed, has_changed: converted || !ready.is_empty() || !ended.is_empty() })
     }
 }

@@ -94,7 +94,7 @@ impl PartsCompletion {
             }
         }
         match last_completion {
-            // S3 rejects parts that it lists itself, in each attempt.
+            // Even in the last attempt, S3 did not have a part as it had listed it.
             Some(Completion::PartChanged) => Ok(Inspection::PartsRejected),
             _ => Err(StoreError::Contention { subject: "an upload whose parts are being completed" }),
         }

@@ -84,7 +84,9 @@ impl CopyInspector {
             let is_expected = image.upload.accepted_sizes().contains(&head.size) && (is_typed || image.upload.is_size_bound());
             // The copy would not have the headers, but an upload is to be rejected for the same reasons on every store.
             if !is_expected || has_unsigned_headers(&image.key, &head) {
-                if self.objects.verify_head(&image.key, &head).await? {
+                // Rejects the upload only if a second response agrees.
+                let is_current = self.objects.verify_head(&image.key, &head).await?;
+                if is_current {
                     return Ok(Inspection::Mismatch(Rejection::ObjectMismatch));
                 }
                 attempts += 1;
@@ -134,10 +136,10 @@ impl CopyInspector {
         copy: &ObjectKey,
         now: OffsetDateTime,
     ) -> Result<Option<HeldClaim<'_>>, StoreError> {
-        let mut written = vec![copy.clone()];
-        written.extend(image.upload.preview().map(|_| copy.preview()));
+        let mut copies = vec![copy.clone()];
+        copies.extend(image.upload.preview().map(|_| copy.preview()));
         // The store may finish a copy after this server stopped waiting, so the sweeper deletes the object again later.
-        let claim = self.store.images.claim_object_creation(image, COPY_DEADLINE, now + COPY_DEADLINE, &written).await?;
+        let claim = self.store.images.claim_object_creation(image, COPY_DEADLINE, now + COPY_DEADLINE, &copies).await?;
         Ok(claim.map(|claim| HeldClaim { store: &self.store, claim: Some(claim) }))
     }
 

@@ -26,8 +26,8 @@ const MAX_PREVIEW_PIXELS: u64 = 1 << 22;
 #[derive(Debug)]
 struct DeclaredObject {
     content_type: ContentType,
-    /// The types that the client's request may have carried. Empty if Valet set the type: then a missing type is the store's fault,
-    /// and GET URLs fix the type anyway.
+    /// The types that the client's request may have carried. Empty if Valet set the type: then the store's answer is not checked,
+    /// because GET URLs set the type of the response.
     signed_types: Vec<ContentType>,
     /// Sizes that the object may have, in bytes.
     lengths: RangeInclusive<u64>,
@@ -123,8 +123,10 @@ impl ObjectInspector {
         }
     }
 
-    /// Reads how a ready image was taken, as a confirm does. Returns `None` if its object is missing or was replaced.
+    /// Reads time, camera and position of a ready image, as a confirm does. Returns `None` if its object is missing or was
+    /// replaced.
     pub(in crate::domain) async fn read_capture(&self, image: &Image, ready: &ReadyImage) -> Result<Option<Capture>, StoreError> {
+        // No such metadata is read from a GIF.
         if image.upload.content_type == ContentType::Gif {
             return Ok(Some(Capture::default()));
         }
@@ -198,8 +200,8 @@ impl ObjectInspector {
         }
     }
 
-    /// Reads an object until its format and size are known, and how it was taken as far as these bytes contain it. Returns `None`
-    /// if it was removed or replaced meanwhile.
+    /// Reads an object until its format and dimensions are known, and the time, camera and position that the bytes read so far
+    /// contain. Returns `None` if the object was removed or replaced meanwhile.
     async fn inspect_content(
         &self,
         key: &ObjectKey,

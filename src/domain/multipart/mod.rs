@@ -151,7 +151,7 @@ impl Multipart {
                 return Ok(OpenedMultipart { image, layout, is_new: false });
             }
             let id = ImageId::new();
-            // No URL has been signed. Only the server completes the parts, so the object is created at its final key.
+            // No URL can write the object, because only the server completes its parts. So it is created at its final key.
             let lifetimes = unopened_lifetimes(now);
             let image = Image::pending(user, id, ObjectKey::final_for(user, id), upload.clone(), idempotency.clone(), lifetimes);
             if self.reservations.reserve(user, &[&image], now).await? == ReserveOutcome::Rejected {

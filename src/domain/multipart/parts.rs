@@ -11,7 +11,7 @@ use crate::{
 pub struct RequestedPart<'a> {
     /// Part number, from 1; any integer.
     pub number: i64,
-    /// SHA-256 of the part's bytes.
+    /// Base64 of the SHA-256 of the part's bytes.
     pub sha256: Option<&'a str>,
 }
 
@@ -23,7 +23,7 @@ pub const MAX_PARTS_PER_REQUEST: usize = MAX_SIGNED_PARTS as usize;
 pub enum InvalidPart {
     /// No part was requested, or more than [`MAX_PARTS_PER_REQUEST`].
     Count,
-    /// The number of the part at this index is out of range; contains the highest.
+    /// The number of the part at this index is out of range; contains the highest valid number, too.
     Number(usize, u32),
     /// The digest of the part at this index is invalid; contains the rule, as the end of a sentence about the digest.
     Sha256(usize, &'static str),

@@ -73,7 +73,8 @@ impl OrphanScanner {
         }
     }
 
-    /// Compares the records with the objects and multipart uploads from `before` this time, and applies `action` to each orphan.
+    /// Compares the records with the objects written and multipart uploads opened before `before`. Applies `action` to each
+    /// orphan.
     async fn scan(&self, before: OffsetDateTime, action: Action<'_>) -> Result<Orphans, OrphanError> {
         if before > self.store.now().await? {
             return Err(OrphanError::NotPast);
@@ -96,8 +97,8 @@ impl OrphanScanner {
                 }
             }
         }
-        while let Some(passed) = records.next.take() {
-            scan.suspect_record(passed).await?;
+        while let Some(suspect) = records.next.take() {
+            scan.suspect_record(suspect).await?;
             records.advance(&mut scan.result).await?;
         }
         scan.judge_objects().await?;
@@ -157,8 +158,8 @@ struct Scan<'s, 'a> {
 impl Scan<'_, '_> {
     /// Compares one listed object with the records, which are in the same order.
     async fn compare(&mut self, object: ListedObject, records: &mut Records) -> Result<(), OrphanError> {
-        while let Some(passed) = records.next.take_if(|record| record.key.as_str() < object.key.as_str()) {
-            self.suspect_record(passed).await?;
+        while let Some(suspect) = records.next.take_if(|record| record.key.as_str() < object.key.as_str()) {
+            self.suspect_record(suspect).await?;
             records.advance(&mut self.result).await?;
         }
         let Some(owner) = object.key.owner() else {

@@ -1,4 +1,4 @@
-//! The result of an orphan scan, its text, and whether it allows a deletion.
+//! The result of an orphan scan, its text, its errors, and the rule by which the result allows a deletion.
 
 use std::{
     collections::HashSet,
@@ -19,8 +19,8 @@ use crate::{
 
 /// Maximum number of listed keys of each kind.
 const MAX_LISTED: usize = 100;
-/// If the operator does not name the number, at most one in this many objects is deleted.
-const MAX_ORPHAN_SHARE: u64 = 10;
+/// If the operator does not name the number of orphans, at most one in this many objects is deleted.
+const MIN_OBJECTS_PER_ORPHAN: u64 = 10;
 
 /// The result of an orphan scan.
 #[derive(Debug, Default)]
@@ -55,7 +55,8 @@ pub struct Orphans {
     pub(super) shown: ReportedOrphans,
 }
 
-/// The keys of the orphans that a scan has reported: 64 bits of a keyed hash of each, some 16 bytes of memory an orphan.
+/// The keys of the orphans that a scan has reported: 64 bits of a keyed hash of each, about 16 bytes of memory for
+/// each.
 #[derive(Default)]
 pub(super) struct ReportedOrphans {
     hasher: RandomState,
@@ -140,7 +141,7 @@ impl Orphans {
         }
         match consent {
             Consent::Number(number) if number != orphans => Err(OrphanError::OtherNumber { orphans }),
-            Consent::Given if orphans.saturating_mul(MAX_ORPHAN_SHARE) > all => {
+            Consent::Given if orphans.saturating_mul(MIN_OBJECTS_PER_ORPHAN) > all => {
                 Err(OrphanError::NumberWanted { orphans, objects: all })
             }
             Consent::Given | Consent::Number(_) => Ok(()),
@@ -210,9 +211,9 @@ impl fmt::Display for Orphan<'_> {
     }
 }
 
-/// Kind of a line about an object.
+/// Beginning of a line about an orphaned object.
 const OBJECT: &str = "orphaned object";
-/// Kind of a line about a multipart upload.
+/// Beginning of a line about an orphaned multipart upload.
 const UPLOAD: &str = "orphaned multipart upload";
 
 impl fmt::Display for Orphans {
@@ -279,7 +280,7 @@ pub enum OrphanError {
          the orphans, so they are not deleted. If the objects are to go, run `valet join` and repeat the command"
     )]
     Restored {
-        /// The stamps of both.
+        /// The stamps of bucket and database.
         stamps: Stamps,
     },
     /// The bucket and the database do not belong together (any more), or the check of that failed.

@@ -21,9 +21,9 @@ use crate::{
     store::{ClaimOutcome, Lease, MadePictures, QueuedImage, StoreError},
 };
 
-/// Lease of a claim.
+/// Duration of a claim's lease.
 const LEASE_DURATION: Duration = Duration::from_secs(180);
-/// Time limit of an attempt: no object is written after the lease.
+/// Time limit of an attempt, shorter than the lease, so that no object is written after the lease has ended.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(150);
 /// Delays after attempts that failed. There is one attempt more than delays.
 const RETRY_DELAYS: [Duration; 3] = [Duration::from_secs(30), Duration::from_secs(5 * 60), Duration::from_secs(60 * 60)];
@@ -103,7 +103,7 @@ impl PreviewWorker {
 
     /// Makes the pictures of a claimed image, for which `attempts` attempts have begun, within [`ATTEMPT_DEADLINE`].
     async fn try_image(&self, renderer: &Renderer, image: &Image, attempts: u32, lease: Lease) -> Attempt {
-        // More attempts began than delays permit: earlier ones ended together with their workers.
+        // More attempts began than the delays allow: in the earlier ones, the worker died.
         if attempts as usize > RETRY_DELAYS.len() + 1 {
             return Attempt::Failed(RenderingFailure::Crashed);
         }

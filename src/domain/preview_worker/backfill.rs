@@ -1,5 +1,5 @@
 //! Queues earlier images for pictures, at a limited rate: images that were ready before workers made any, and HEIC and AVIF
-//! images that no worker could decode before a command was set.
+//! images that no worker could decode before a command for them was set.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -15,17 +15,17 @@ use crate::{
 const PAGE: u32 = 1000;
 /// Images that wait in the queue, at most, while more are queued.
 const MAX_BACKLOG: usize = 1000;
-/// Pause while so many wait, and after a failure of the database.
+/// Pause while [`MAX_BACKLOG`] images wait, and after a failure of the database.
 const BACKLOG_PAUSE: Duration = Duration::from_secs(5);
-/// Maximum number of images for the command that are queued again in a second.
+/// Maximum number of HEIC and AVIF images that are queued again in a second.
 const CONVERSIONS_PER_SECOND: usize = 10;
 /// Failures of the database in a row after which the backfill ends.
 const MAX_FAILURES: u32 = 10;
 
-/// Images that are queued.
+/// Kind of images that a backfill queues.
 #[derive(Debug, Clone, Copy)]
 enum Earlier {
-    /// Images whose pictures were never requested, so many a second.
+    /// Images whose pictures were never requested; contains the maximum number in a second.
     WithoutRequest(NonZeroU32),
     /// HEIC and AVIF images that no worker could decode.
     Unsupported,

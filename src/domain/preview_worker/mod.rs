@@ -1,4 +1,4 @@
-//! The worker makes pictures in smaller sizes of the images that become ready (`valet worker`).
+//! Makes pictures of the images that become ready, in smaller sizes (`valet worker`).
 //!
 //! Any number of workers may run: a worker claims an image by raising its `rendering.due` to the end of a lease, as sweepers do,
 //! and every step can be repeated. Images are decoded in a child process without any rights ([`super::rendering`]).
@@ -32,7 +32,7 @@ const QUEUE_READ_INTERVAL: Duration = Duration::from_millis(500);
 const LAG_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause after a failure to read the queue.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
-/// Time that images under way have to end after a stop.
+/// Time within which the images under way must be finished after a stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Makes pictures of images.
@@ -97,7 +97,7 @@ impl PreviewWorker {
         let (mut done, mut tried) = (0, HashSet::new());
         loop {
             let mut due = self.next_images_to_render(now).await?;
-            // An image whose attempt failed may be due again at once if the clock is ahead.
+            // Each image is tried once: one that this worker failed to claim is still due.
             due.retain(|queued| tried.insert(queued.id()));
             if due.is_empty() {
                 return Ok(done);
@@ -158,10 +158,10 @@ impl PreviewWorker {
                 };
                 running.push(render.boxed());
             }
-            let has_free = running.len() < concurrency();
+            let has_free_core = running.len() < concurrency();
             tokio::select! {
                 Some(done) = running.next() => drop(under_way.remove(&done)),
-                () = tokio::time::sleep_until(next_read.into()), if has_free => {}
+                () = tokio::time::sleep_until(next_read.into()), if has_free_core => {}
                 () = stop.cancelled() => {}
             }
         }

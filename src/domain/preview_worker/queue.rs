@@ -14,7 +14,7 @@ use crate::{
 const QUEUE_BATCH: usize = 200;
 
 impl PreviewWorker {
-    /// Returns the next images, with the time at which they were due, and sets the metric of their number.
+    /// Returns the images that are due and the time of this read, by the database's clock. Sets the metric of their number.
     pub(super) async fn read_queue(&self) -> Result<(OffsetDateTime, VecDeque<QueuedImage>), StoreError> {
         let now = self.store.now().await?;
         let due = self.next_images_to_render(now).await?;
@@ -28,7 +28,7 @@ impl PreviewWorker {
             Ok(oldest) => {
                 METRICS.preview_lag.set(oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64()));
             }
-            // Measuring is not a part of reading the queue, which has not failed.
+            // The pictures are made without this measurement.
             Err(error) => tracing::warn!(%error, "failed to measure the wait for previews"),
         }
     }

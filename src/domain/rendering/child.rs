@@ -72,7 +72,7 @@ fn spawn(renderer: &Renderer) -> std::io::Result<Child> {
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        // A hostile file might write to the log.
+        // A hostile file could make the decoder write to the log.
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()

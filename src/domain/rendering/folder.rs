@@ -68,7 +68,7 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Removes the folders that killed processes left, and returns their number. Folders of other processes that run are locked, and stay.
+/// Removes the folders that killed processes left, and returns their number. Folders of running processes are locked, and stay.
 pub(super) fn remove_leftovers() -> io::Result<usize> {
     remove_leftovers_in(&std::env::temp_dir())
 }

@@ -75,8 +75,8 @@ pub(super) async fn convert(
     picture(&folder, request).await.ok_or(RenderFailure::Undecodable(Undecodable::Corrupt))
 }
 
-/// Reads the picture. If a file has several, libheif numbers their names from 1. At most nine numbers are tried: the primary
-/// picture has the displayed size of the image.
+/// Returns the JPEG of the primary picture, which has the displayed size of the image. If a file has several pictures, libheif
+/// numbers the names of their JPEGs from 1; at most nine are tried.
 async fn picture(folder: &Folder, request: DecodeRequest) -> Option<Bytes> {
     let names = std::iter::once("picture.jpg".to_owned()).chain((1..10).map(|number| format!("picture-{number}.jpg")));
     for name in names {
@@ -88,7 +88,7 @@ async fn picture(folder: &Folder, request: DecodeRequest) -> Option<Bytes> {
         }
         let file = fs::read(&path).await.ok()?;
         let content = inspect(&file).ok().filter(|found| found.format == Format::Jpeg);
-        // The picture is turned already; an orientation that was copied with the metadata does not count.
+        // The command has turned the picture. If it copied the orientation, `inspect` turned the size again, which is undone here.
         let has_displayed_size = content.is_some_and(|found| {
             let (width, height) =
                 if found.orientation.swaps_sides() { (found.height, found.width) } else { (found.width, found.height) };

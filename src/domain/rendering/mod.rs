@@ -24,7 +24,7 @@ pub use child::CrashCause;
 /// Time from the start of a child until it is killed.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Number of pixels, at most, of an image whose header is sent to a child; the limits by format may be lower.
+/// Maximum number of pixels of an image that is sent to a child; the child's own limits may be lower.
 const MAX_PIXELS: u64 = 200_000_000;
 
 /// Starts children that decode, one for each image.

@@ -20,7 +20,7 @@ pub enum WrongOutput {
     Jpeg,
 }
 
-/// Longest colour profile in a picture, in bytes, with its name and numbers in the segment.
+/// Maximum length of a segment with a colour profile, in bytes: some 4 KiB of profile after its name and numbers.
 const MAX_PROFILE_SEGMENT: usize = (4 << 10) + 16;
 
 /// Returns the result that the output contains, after verifying it.
