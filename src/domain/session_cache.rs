@@ -69,7 +69,7 @@ impl SessionCache {
     }
 
     /// Stores a status for which the database was queried at `read_at`. Returns the session's status: an end that this server
-    /// recorded during the query takes precedence.
+    /// recorded during the query, or less than [`Self::TTL`] before it, takes precedence.
     pub(super) fn insert(&self, user: UserId, id: SessionId, status: SessionStatus, read_at: Instant) -> SessionStatus {
         let mut entries = self.lock();
         let before = entries.sessions.get(&(user, id));

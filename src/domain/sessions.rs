@@ -338,13 +338,14 @@ fn log_cleared(user: UserId, deleted: Result<u64, StoreError>) {
     }
 }
 
-/// Converts the error of a failed random generator.
+/// Converts the error of a failed random generator to a [`StoreError`].
 fn no_randomness(error: NoRandomness) -> StoreError {
     StoreError::Credentials { reason: error.to_string() }
 }
 
 /// Returns the client's name in displayable form: one line without control characters, shortened.
 fn device_name(user_agent: &str) -> Option<String> {
+    // U+FFFD stands for bytes that are not UTF-8.
     let plain: String = user_agent.chars().map(|c| if c.is_control() || c == '\u{fffd}' { ' ' } else { c }).collect();
     let name: String = plain.trim().chars().take(MAX_DEVICE_CHARS).collect();
     (!name.is_empty()).then_some(name)

@@ -16,11 +16,12 @@ pub struct Shares<K> {
     held: Mutex<Held<K>>,
 }
 
-/// Permits that are taken.
+/// Numbers of permits.
 #[derive(Debug)]
 struct Held<K> {
     /// All permits, taken and free.
     total: usize,
+    /// Permits that all holders have taken.
     sum: usize,
     /// Number of permits by holder. Contains only holders with permits, so it is no larger than `sum`.
     by_holder: HashMap<K, usize>,

@@ -225,7 +225,7 @@ impl KnownCapabilities {
     }
 
     /// Returns whether a multipart upload is opened with the checksum type of its parts. S3 then requires each part's checksum
-    /// when the upload is completed, which only the store has.
+    /// when the upload is completed; Valet gets the checksums by listing the parts.
     pub(super) fn announces_part_checksums(&self) -> bool {
         self.latest().is_none_or(|store| store.lists_part_checksums)
     }

@@ -1,4 +1,4 @@
-//! Rate limits of accounts, networks and users. Each server counts for itself, in bounded memory.
+//! Rate limits of accounts, networks, users, sessions and service keys. Each server counts for itself, in bounded memory.
 //!
 //! Networks are counted at every prefix length that one customer may have, so that switching between addresses gains little.
 //! Wrong passwords are counted by account and network together, so that they use up their sender's limit first, and by account;
@@ -196,7 +196,7 @@ impl Throttle {
     }
 
     /// Counts a call with the user's password other than a login: changing it, or deleting the account. Counted by session like
-    /// wrong passwords, so that a stolen session leaves the others' calls.
+    /// wrong passwords, so that a stolen session uses up no calls of other sessions.
     ///
     /// # Errors
     /// [`Throttled`].

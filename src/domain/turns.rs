@@ -1,8 +1,9 @@
 //! Fair order between owners: one item of each in turn, so that an owner of many does not delay an owner of few.
 //!
 //! A queue is read from its front, and the owner that was served longest ago comes first. If owners fill the front with several
-//! items each, every read also takes a page of the queue behind it: the next page each time, after every owner of the last one was
-//! served. So other owners' items are found behind any number of such owners, and the cost of a read does not grow with the queue.
+//! items each, every read also takes a page of the queue behind the front: the same page until every owner in it was served, then
+//! the next. So other owners' items are found behind any number of such owners, and the cost of a read does not grow with the
+//! queue.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -51,7 +52,7 @@ struct State {
     latest: HashMap<String, u64>,
     /// Number of turns so far.
     count: u64,
-    /// Start of the page that was read last; `None` if none was.
+    /// Start of the page that the latest read took; `None` if it took no page.
     page: Option<OffsetDateTime>,
     /// Start of the next page; `None` after the last.
     next_page: Option<OffsetDateTime>,
@@ -68,8 +69,8 @@ impl Turns {
         }
     }
 
-    /// Returns at most `limit` due items in turns. `find` returns a number of items that are due, the longest due first: from the
-    /// front of the queue, or from a time on.
+    /// Returns at most `limit` due items in turns. `find(from, limit)` returns at most `limit` due items, the longest due first: from
+    /// the front of the queue, or those that are due since `from`.
     ///
     /// # Errors
     /// [`StoreError`] of `find`.
@@ -88,7 +89,7 @@ impl Turns {
             let behind = find(Some(from), PAGE).await?;
             let is_full = behind.len() >= PAGE;
             page = Some(from);
-            // A page of items that are due at the same time ends its time.
+            // Begins later even if all items of this page are due at the same time: otherwise this page would be read again.
             next_page = behind.last().filter(|_| is_full).map(|last| last.due().max(from + Duration::MILLISECOND));
             let front: HashSet<_> = due.iter().map(|(_, item)| item.id()).collect();
             due.extend(with_owners(behind.into_iter().filter(|item| !front.contains(&item.id())), T::owner));
@@ -107,8 +108,8 @@ impl State {
         self.latest.get(owner).copied().unwrap_or(0)
     }
 
-    /// Returns the start of the page to read behind a front that ends at `front_end`: the same page as before until every owner in it
-    /// was served.
+    /// Returns the start of the page to read behind a front that ends at `front_end`: the same page as before until every owner in
+    /// it was served.
     fn page_after(&self, front_end: OffsetDateTime) -> OffsetDateTime {
         let is_served = self.latest.values().all(|turn| *turn > 0);
         let page = if is_served { self.next_page } else { self.page };
@@ -132,8 +133,8 @@ pub(super) fn in_turns<T>(due: Vec<T>, owner: impl Fn(&T) -> String) -> Vec<T> {
     sorted(with_owners(due, owner), |_| 0, usize::MAX)
 }
 
-/// Returns at most `limit` items of `due`, one of each owner in turn, the owners in the order of `latest`; each owner's items stay in
-/// order.
+/// Returns at most `limit` items of `due`, one of each owner in turn, the owners in the order of `latest`; each owner's items stay
+/// in order.
 fn sorted<T>(due: Vec<(String, T)>, latest: impl Fn(&str) -> u64, limit: usize) -> Vec<T> {
     let mut turns: Vec<(usize, u64, usize, T)> = Vec::with_capacity(due.len());
     let mut seen: HashMap<String, usize> = HashMap::new();
@@ -204,7 +205,7 @@ mod tests {
             Self { items: RefCell::new(items), turns: Turns::default(), read: Cell::new(0) }
         }
 
-        /// Takes the next items, `started` at most, as a process does that reads the queue again meanwhile. Returns their owners.
+        /// Reads the queue, and starts the first items, at most `started`. Returns their owners.
         async fn round(&self, started: usize) -> Vec<usize> {
             let read = Cell::new(0);
             let find = |from: Option<OffsetDateTime>, limit| {
@@ -223,10 +224,11 @@ mod tests {
             taken.into_iter().map(|item| item.1).collect()
         }
 
-        /// Returns the rounds until items of all owners from `first` on were started.
+        /// Returns the number of rounds until an item of each owner from `first` on was started.
         async fn rounds_until_served(&self, first: usize, started: usize) -> usize {
-            let waits = || self.items.borrow().iter().filter(|item| item.1 >= first).map(|item| item.1).collect::<HashSet<_>>();
-            let mut waiting = waits();
+            let unserved =
+                || self.items.borrow().iter().filter(|item| item.1 >= first).map(|item| item.1).collect::<HashSet<_>>();
+            let mut waiting = unserved();
             for round in 0..10_000 {
                 if waiting.is_empty() {
                     return round;

@@ -7,7 +7,7 @@
 //! | the exchange | the repeated token |
 //! |---|---|
 //! | is older than [`REUSE_GRACE`] | ends the session |
-//! | was made by a `User-Agent` B, but A had received the token; B does not repeat it, and its successor is unused | ends the session: B may be a thief, and A the owner |
+//! | was made by a `User-Agent` B, but A had received the token; another than B repeats it, and its successor is unused | ends the session: B may be a thief, and A the owner |
 //! | was made by the `User-Agent` that repeats it, and its successor is unused | gets the same successor again |
 //! | any other | is rejected; the session stays active |
 //!
@@ -108,7 +108,7 @@ impl ReuseDecision {
             TokenPosition::Parent(exchange) => (exchange, false),
             TokenPosition::Earlier(exchange) => (exchange, true),
             TokenPosition::Current | TokenPosition::Unknown => return Self::Reject,
-            // The exchange may be recent, because many exchanges followed it.
+            // The memory is full of recent exchanges, so the forgotten one may be recent, too.
             TokenPosition::Forgotten { before: Some(before) } if now - *before <= REUSE_GRACE => return Self::Reject,
             TokenPosition::Forgotten { .. } => return Self::EndSession,
         };
@@ -316,22 +316,22 @@ mod tests {
         };
         let (same, other) = (fingerprint(1), fingerprint(2));
         let within = exchange(REUSE_GRACE);
-        for (position, fingerprint, answer) in [
+        for (position, fingerprint, expected) in [
             (TokenPosition::Parent(&within), &same, ReuseDecision::Repeat),
             (TokenPosition::Parent(&within), &other, ReuseDecision::Reject),
             (TokenPosition::Earlier(&within), &same, ReuseDecision::Reject),
             (TokenPosition::Earlier(&within), &other, ReuseDecision::Reject),
         ] {
-            assert_eq!(ReuseDecision::decide(&position, fingerprint, now), answer);
+            assert_eq!(ReuseDecision::decide(&position, fingerprint, now), expected);
         }
         let by_other_agent = Exchange { by_other_agent: true, ..exchange(REUSE_GRACE) };
-        for (position, fingerprint, answer) in [
+        for (position, fingerprint, expected) in [
             (TokenPosition::Parent(&by_other_agent), &same, ReuseDecision::Repeat),
             (TokenPosition::Parent(&by_other_agent), &other, ReuseDecision::EndSession),
             (TokenPosition::Earlier(&by_other_agent), &same, ReuseDecision::Reject),
             (TokenPosition::Earlier(&by_other_agent), &other, ReuseDecision::Reject),
         ] {
-            assert_eq!(ReuseDecision::decide(&position, fingerprint, now), answer);
+            assert_eq!(ReuseDecision::decide(&position, fingerprint, now), expected);
         }
         let late = exchange(REUSE_GRACE + Duration::from_millis(1));
         for fingerprint in [&same, &other] {

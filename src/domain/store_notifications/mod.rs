@@ -5,7 +5,8 @@
 //! settles the upload like any other. So duplicates, disorder, forgeries and losses do no harm, and the sweeper finds every
 //! upload without notifications, too.
 //!
-//! `recent_checks` limits the checks of one object, `notified` hands uploads to the sweeper of this server, `polling` reads the queue.
+//! `recent_checks` limits the checks of one object, `notified` hands uploads to the sweeper of this server, and `polling` reads the
+//! queue.
 
 mod notified;
 mod polling;
@@ -27,7 +28,7 @@ use crate::{
     store::{MadeDue, Store, StoreError, objects::events_queue::EventsQueue},
 };
 
-/// Updates of the database under way for records, over all notifications: a flood leaves the other connections to requests.
+/// Maximum number of concurrent updates of the database for all notifications: a flood of them leaves connections to requests.
 const MAX_UPDATES: usize = 8;
 
 /// Receives notifications of the store.

@@ -18,8 +18,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 impl StoreNotifications {
-    /// Reads the queue until `stop`, if there is one. Errors are logged and counted, and reading goes on after a pause; nothing
-    /// else waits for the queue.
+    /// Reads the queue, if one is configured, until `stop`. Errors are logged and counted, and reading goes on after a pause; no
+    /// other task waits for the queue.
     pub async fn poll_until(&self, stop: CancellationToken) {
         let Some(queue) = &self.queue else { return };
         let mut failures = 0;

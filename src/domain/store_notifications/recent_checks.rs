@@ -101,7 +101,7 @@ impl RecentChecks {
 }
 
 impl UploadChecks {
-    /// Returns the check of the preview or of the image, as `is_preview` says, and then the other of the two.
+    /// Returns the check of the preview and then that of the image's object if `is_preview`, otherwise in the other order.
     fn latest(&mut self, is_preview: bool) -> (&mut Option<LatestCheck>, &mut Option<LatestCheck>) {
         let Self { of_object, of_preview, .. } = self;
         if is_preview { (of_preview, of_object) } else { (of_object, of_preview) }
@@ -109,7 +109,7 @@ impl UploadChecks {
 }
 
 impl PlannedCheck<'_> {
-    /// Records that the check is in the database.
+    /// Records that the check is in the database, so that repeated records need no further update.
     pub(super) fn skip_repeats(&self) {
         let mut recent = self.recent.0.lock();
         let Some(mut checks) = recent.get(&self.upload).filter(|_| self.is_alone) else { return };

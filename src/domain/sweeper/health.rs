@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn every_third_timeout_in_a_row_makes_a_long_streak() {
+    fn third_timeout_in_a_row_makes_a_long_streak() {
         let health = Health::default();
         for _ in 0..2 {
             let streaks: Vec<_> = (0..MAX_TIMEOUTS).map(|_| health.record_timeout()).collect();

@@ -55,10 +55,10 @@ impl ImageSweeper {
     }
 
     /// Resolves a pending upload that is due: every URL has expired, so that no more bytes can arrive; or the sweeper polls for
-    /// its bytes, because no client will confirm it.
+    /// its bytes, because no client will confirm it; or the store sent a notification.
     async fn sweep_pending(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
         // No URL was signed for an upload that S3 has not opened.
-        let ends = if image.is_unopened() {
+        let may_arrive_until = if image.is_unopened() {
             image.expires_at
         } else {
             image.expires_at.max(self.late_transfers.url_writes_end_at(image))
@@ -77,13 +77,14 @@ impl ImageSweeper {
             Ok(Inspection::Missing | Inspection::PartsMissing(_) | Inspection::PartsRejected | Inspection::Unsupported(_)) => {
                 if self.part_limits.reject_overfull(image, lease.now).await? {
                     swept.rejected += 1;
-                } else if lease.now < ends {
-                    self.store.images.postpone(image, lease.ends, ends.min(self.next_check(image, lease, ends))).await?;
+                } else if lease.now < may_arrive_until {
+                    let due = may_arrive_until.min(self.next_check(image, lease, may_arrive_until));
+                    self.store.images.postpone(image, lease.ends, due).await?;
                 } else {
                     swept.expired += u32::from(self.lifecycle.expire(image, lease.now).await?.is_some());
                 }
             }
-            Err(error) if lease.now >= ends + UNREADABLE_KEPT_FOR && is_permanent(&self.objects, &error).await => {
+            Err(error) if lease.now >= may_arrive_until + UNREADABLE_KEPT_FOR && is_permanent(&self.objects, &error).await => {
                 tracing::warn!(image = %image.id, %error, "rejecting an upload that could not be read for a week");
                 swept.rejected += u32::from(self.lifecycle.reject(image, Rejection::ObjectMismatch, lease.now).await?.is_some());
             }
@@ -120,9 +121,10 @@ impl ImageSweeper {
         }
     }
 
-    /// Returns when an upload that has not arrived is swept again.
-    fn next_check(&self, image: &Image, lease: Lease, ends: time::OffsetDateTime) -> time::OffsetDateTime {
-        let mut again = if needs_polling(image) { lease.now + poll_delay(lease.now - image.created_at) } else { ends };
+    /// Returns when to sweep an upload again that has not arrived, but still may.
+    fn next_check(&self, image: &Image, lease: Lease, may_arrive_until: time::OffsetDateTime) -> time::OffsetDateTime {
+        let mut again =
+            if needs_polling(image) { lease.now + poll_delay(lease.now - image.created_at) } else { may_arrive_until };
         // A transfer that began before the URL expired may still arrive.
         if image.upload.kind == UploadKind::UndeclaredParts && lease.now < image.urls_expire_at + self.sweep.grace {
             again = again.min(lease.now + PART_CHECK_INTERVAL);
@@ -132,16 +134,16 @@ impl ImageSweeper {
 
     /// Deletes leftovers beside a ready image at once, and again after every URL has expired.
     async fn sweep_leftovers(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
-        let ends = self.late_transfers.writes_end_at(image);
+        let writes_end = self.late_transfers.writes_end_at(image);
         // The server that made it ready may have died before it settled the reservation.
-        let settled = if lease.now < ends { self.reservations.settle_if_reserved(image).await } else { Ok(()) };
+        let settled = if lease.now < writes_end { self.reservations.settle_if_reserved(image).await } else { Ok(()) };
         // A client with a URL that opens multipart uploads may open more of them, before and after this call.
         let removal = self.removal.remove_objects(&ObjectsToRemove::beside(image)).await?;
         // After the removal, so that counters that cannot be read do not prevent it.
         settled?;
         match removal {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + CONTINUE_AFTER).await?),
-            Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
+            Removal::Complete if lease.now < writes_end => drop(self.store.images.postpone(image, lease.ends, writes_end).await?),
             Removal::Complete => {
                 self.reservations.release_reservation(image).await?;
                 self.store.images.clear_leftovers(image, lease.ends).await?;
@@ -152,16 +154,16 @@ impl ImageSweeper {
 
     /// Deletes a tombstone's object at once, and again after every URL has expired; then ends the tombstone.
     async fn sweep_tombstone(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
-        let ends = self.late_transfers.writes_end_at(image);
+        let writes_end = self.late_transfers.writes_end_at(image);
         // The server that made the tombstone may have died before it settled the reservation.
-        let settled = if lease.now < ends { self.reservations.settle_if_reserved(image).await } else { Ok(()) };
+        let settled = if lease.now < writes_end { self.reservations.settle_if_reserved(image).await } else { Ok(()) };
         let removal = self.removal.remove_image_objects(image).await?;
         // After the removal, so that counters that cannot be read do not prevent it.
         settled?;
         let mut swept = Swept { removals: 1, ..Swept::default() };
         match removal {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + CONTINUE_AFTER).await?),
-            Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
+            Removal::Complete if lease.now < writes_end => drop(self.store.images.postpone(image, lease.ends, writes_end).await?),
             Removal::Complete => {
                 self.reservations.release_reservation(image).await?;
                 swept.purged += u32::from(self.store.images.mark_purged(image).await?);

@@ -133,20 +133,20 @@ struct Waiting {
     /// Start of the read.
     read_at: Instant,
     /// Whether the read found images that are not being swept already.
-    found_some: bool,
+    has_new: bool,
 }
 
 impl Waiting {
     /// Removes the images that are being swept: the queue was read before they were claimed.
     fn without(mut self, under_way: &HashSet<String>) -> Self {
         self.images.retain(|due| !under_way.contains(&due.id()));
-        self.found_some = !self.images.is_empty();
+        self.has_new = !self.images.is_empty();
         self
     }
 
     /// Returns whether to read the queue again: at intervals, and after all images that were found are swept.
     fn is_outdated(&self, all_swept: bool) -> bool {
-        self.read_at.elapsed() >= QUEUE_READ_INTERVAL || (all_swept && self.images.is_empty() && self.found_some)
+        self.read_at.elapsed() >= QUEUE_READ_INTERVAL || (all_swept && self.images.is_empty() && self.has_new)
     }
 }
 
@@ -231,7 +231,7 @@ impl Sweeper {
         let due =
             self.turns.next_due(QUEUE_BATCH, |from, limit| self.store.images.find_due(ImageQueue::Sweeper, from, now, limit));
         let images = VecDeque::from(due.await?);
-        Ok(Waiting { found_some: !images.is_empty(), images, now, read_at })
+        Ok(Waiting { has_new: !images.is_empty(), images, now, read_at })
     }
 
     /// Sweeps one image, or hands it over to the slow lane if it is expected to be slow or takes longer than [`QUICK_TIMEOUT`].

@@ -4,7 +4,7 @@
 //! sweeper claims an image by raising its `due` to the end of a lease, and every step can be repeated.
 //!
 //! This module has the loop and the metrics. `images` and `lane` process the images that are due, `notified` those about which
-//! the store sent a notification; `image_sweeper` sweeps one image. `permits` and `turns` of the parent module share the work
+//! the store sent a notification; `image_sweeper` sweeps one image. `permits`, and `turns` of the parent module, share the work
 //! between owners. `health` ends a sweep while the store fails, `pair_watch` while the bucket belongs to another database. `tally`
 //! counts outcomes.
 
@@ -133,7 +133,7 @@ impl Sweeper {
         }
     }
 
-    /// Waits between two sweeps of the server itself.
+    /// Waits until the next sweep of this server.
     async fn wait_until_next_sweep(&self) {
         match self.sweep.schedule {
             SweepSchedule::Prompt => self.arrival_poller.wait_until_next_sweep(self.sweep.interval).await,
@@ -213,15 +213,15 @@ impl Sweeper {
             Ok::<_, StoreError>(())
         };
         if let Err(error) = counted.await {
-            // Counting is not a part of the sweep, which has not failed.
+            // The sweep itself has not failed, only the count of what is left.
             tracing::warn!(%error, "failed to count what is still due");
         }
     }
 
     /// Makes records due now that have no readable time in the sweeper's queue.
     async fn make_undated_due(&self) {
-        let dated = async { self.store.make_undated_due(self.store.now().await?).await };
-        match dated.await {
+        let made_due = async { self.store.make_undated_due(self.store.now().await?).await };
+        match made_due.await {
             Ok(0) => {}
             Ok(records) => tracing::error!(records, "records had no readable time in the sweeper's queue; they are due now"),
             Err(error) => tracing::warn!(%error, "failed to look for records without a time in the sweeper's queue"),
@@ -267,7 +267,7 @@ impl Sweeper {
 
     /// Runs one round. Slow images go to `lane`.
     async fn sweep_round(&self, now: OffsetDateTime, lane: &SlowLane) -> Result<SweptRound, StoreError> {
-        // Boxed, because together they exceed a thread's stack in a debug build.
+        // The futures are boxed, because together they exceed a thread's stack in a debug build.
         Box::pin(self.prober.probe(now)).await;
         let round = Round::default();
         // Each part runs even if another one fails.

@@ -10,7 +10,7 @@ use crate::{
     telemetry::spans,
 };
 
-/// Shortest interval between two checks of the pair, which is otherwise the sweeper's.
+/// Shortest interval between two checks of the pair. Within these bounds, the interval is that of the sweeper.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest interval between two checks of the pair.
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(60);

@@ -43,8 +43,8 @@ impl OwnerPermits {
         if free == 0 {
             return None;
         }
-        let has_share = |one: &T| self.taken.get(&owner(one)).is_none_or(|taken| *taken < self.share);
-        let may_borrow = |one: &T| free > self.share && !self.slow.contains(&owner(one));
+        let has_share = |item: &T| self.taken.get(&owner(item)).is_none_or(|taken| *taken < self.share);
+        let may_borrow = |item: &T| free > self.share && !self.slow.contains(&owner(item));
         let next = waiting.iter().position(has_share).or_else(|| waiting.iter().position(may_borrow));
         let next = next.and_then(|at| waiting.remove(at))?;
         *self.taken.entry(owner(&next)).or_default() += 1;
@@ -75,9 +75,10 @@ mod tests {
     #[test]
     fn owner_of_many_images_leaves_permits_for_others() {
         let mut permits = OwnerPermits::new(5, 2);
+        // Marks the owner a as slow, so that it may not borrow.
         permits.release("a", SLOW_AFTER);
         let mut waiting: VecDeque<&str> = ["a1", "a2", "a3", "b1", "a4", "c1", "d1"].into();
-        let owner = |one: &&str| one[..1].to_owned();
+        let owner = |item: &&str| item[..1].to_owned();
         let mut taken = Vec::new();
         while let Some(next) = permits.take_next(&mut waiting, owner) {
             taken.push(next);
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_lone_owner_borrows_all_but_a_share_until_its_work_is_slow() {
-        let owner = |one: &&str| one[..1].to_owned();
+        let owner = |item: &&str| item[..1].to_owned();
         let (mut permits, mut waiting) = (OwnerPermits::new(8, 2), VecDeque::from(["a"; 20]));
         let mut take = |permits: &mut OwnerPermits| std::iter::from_fn(|| permits.take_next(&mut waiting, owner)).count();
         assert_eq!(take(&mut permits), 6, "a share is left to the owner that comes next");

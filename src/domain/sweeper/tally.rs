@@ -18,7 +18,7 @@ pub struct SweptRound {
 /// Outcomes of a sweep.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Uploads confirmed for clients that did not.
+    /// Uploads that the sweeper confirmed, because their clients did not.
     pub confirmed: u32,
     /// Uploads that did not match their declaration.
     pub rejected: u32,

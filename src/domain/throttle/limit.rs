@@ -30,12 +30,12 @@ const USERS_OF_SITE: u32 = FACTORS[2];
 pub(super) struct Limit<K> {
     name: &'static str,
     rate: Rate,
-    empty_at: Mutex<Buckets<K>>,
+    buckets: Mutex<Buckets<K>>,
 }
 
-/// The times at which the buckets of the most loaded keys will be empty. If there are too many, the fuller half stays: a bucket that
-/// one call has filled a little makes room sooner than one that is almost full, so that calls with many keys reset no other key's
-/// count.
+/// The times at which the buckets of the most loaded keys will be empty. If there are too many, the fuller half stays: a bucket
+/// that one call has filled a little makes room sooner than one that is almost full, so that calls with many keys reset no other
+/// key's count.
 #[derive(Debug)]
 struct Buckets<K> {
     empty_at: HashMap<K, Instant>,
@@ -58,7 +58,7 @@ impl<K: Eq + Hash + Copy> Buckets<K> {
         self.empty_at.insert(key, at);
     }
 
-    /// Drops the buckets that will be empty first: a constant time for each insertion since the last call.
+    /// Drops the buckets that will be empty first. The cost is constant for each insertion since the last call.
     fn drop_emptier_half(&mut self) {
         let kept = self.capacity / 2;
         let mut all: Vec<_> = self.empty_at.drain().collect();
@@ -69,7 +69,7 @@ impl<K: Eq + Hash + Copy> Buckets<K> {
 
 impl<K: Eq + Hash + Copy> Limit<K> {
     pub(super) fn new(name: &'static str, rate: Rate) -> Self {
-        Self { name, rate, empty_at: Mutex::new(Buckets::new(CAPACITY)) }
+        Self { name, rate, buckets: Mutex::new(Buckets::new(CAPACITY)) }
     }
 
     /// Counts `n` calls, or none of them.
@@ -112,7 +112,7 @@ impl<K: Eq + Hash + Copy> Limit<K> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Buckets<K>> {
-        self.empty_at.lock()
+        self.buckets.lock()
     }
 }
 
