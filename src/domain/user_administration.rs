@@ -12,7 +12,7 @@ use crate::{
     store::{Account, CountedAccount, Store, StoreError, UserFilter},
 };
 
-/// Largest quota of a user in bytes: the largest integer that every JSON parser keeps.
+/// Largest quota of a user in bytes: the largest integer that every JSON parser keeps exactly.
 pub const MAX_QUOTA: u64 = (1 << 53) - 1;
 
 /// An account as the app's backend sees it.
@@ -90,7 +90,7 @@ pub struct UserAdministration {
 }
 
 impl UserAdministration {
-    /// Builds the service of its parts.
+    /// Builds the service from its parts.
     pub(super) fn new(
         store: &Arc<Store>,
         settings: &Arc<config::Uploads>,
@@ -188,7 +188,7 @@ impl UserAdministration {
         self.store.users.state(user).await?.map(drop).ok_or(UserError::NotFound)
     }
 
-    /// Discards what this server has cached about the user. The entries in the caches of other servers expire.
+    /// Discards this server's cache entries of the user. Those of other servers expire.
     async fn forget_cached(&self, user: UserId) -> Result<(), StoreError> {
         self.sessions.forget_statuses(user);
         if let Some(account) = self.store.users.find(user).await? {

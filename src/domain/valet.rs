@@ -1,4 +1,4 @@
-//! Builds the services from the configuration.
+//! The services of the domain, and how they are built from the configuration. `services` builds those that have many parts.
 
 mod services;
 
@@ -107,7 +107,7 @@ pub struct Valet {
     pub orphans: OrphanScanner,
     /// Recounts usage.
     pub recount: Recount,
-    /// Reads how earlier images were taken.
+    /// Reads time, camera and position of images that an earlier version made ready.
     pub capture_backfill: CaptureBackfill,
     /// The pair of bucket and database.
     pub deployment: Arc<Deployment>,

@@ -1,9 +1,9 @@
 //! Opens uploads: validates declarations, reserves quota, and presigns PUTs.
 //!
-//! This file has the service, the declarations with their validation, and the signing of PUTs; `open` opens uploads, `idempotency` finds the upload of an idempotency
-//! key, `recent_uploads` guesses whether the bytes of an upload are known, `quota` reads quotas and explains why a reservation was rejected, `renew`
-//! signs new URLs, `redeclare` changes the declaration of pending uploads. `open`, `renew` and `redeclare` work on batches, in a
-//! few round trips for any number.
+//! This file has the service, the declarations with their validation, and the signing of PUTs. `open` opens uploads, `idempotency`
+//! finds the upload of an idempotency key, `recent_uploads` guesses whether the bytes of an upload are known, `quota` reads quotas
+//! and explains why a reservation was rejected, `renew` signs new URLs, `redeclare` changes the declaration of pending uploads.
+//! `open`, `renew` and `redeclare` work on batches, in a few round trips for any number.
 
 mod idempotency;
 mod open;

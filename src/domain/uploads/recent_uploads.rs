@@ -38,7 +38,7 @@ pub(in crate::domain) struct RecentUploads {
 struct Memory {
     /// Uploads, as hashes of user and digest.
     uploads: GenerationalCache<u64, ()>,
-    /// Users, with the bytes of their latest upload.
+    /// Users, each with the status of the bytes of the latest upload.
     users: GenerationalCache<UserId, BytesStatus>,
 }
 
@@ -57,7 +57,7 @@ impl RecentUploads {
             || memory.uploads.get(&self.hashes.hash_one((user, sha256))).is_some()
     }
 
-    /// Remembers an upload, and how its bytes were found.
+    /// Remembers an upload, and whether the user had its bytes before.
     pub(super) fn remember(&self, user: UserId, sha256: Sha256, bytes: BytesStatus) {
         let mut memory = self.memory.lock();
         memory.users.insert(user, bytes);

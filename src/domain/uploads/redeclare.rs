@@ -31,7 +31,7 @@ impl Uploads {
     ) -> Result<Vec<(UploadRequest, &'a Image)>, StoreError> {
         let (mut accepted, mut latest) = (Vec::new(), HashMap::<ImageId, (&Image, Upload)>::new());
         for (request, image) in matched {
-            // The repeat of a request changes nothing, because another one may have been made in between.
+            // A repeated request changes nothing: another declaration may have been made after the first request.
             let is_repeat = request.idempotency.is_some() && request.idempotency == image.idempotency;
             let is_open = image.status == ImageStatus::Pending && image.expires_at > now;
             let declared = latest.get(&image.id).map_or(&image.upload, |(_, upload)| upload);

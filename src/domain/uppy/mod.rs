@@ -1,6 +1,7 @@
 //! Uploads by unmodified Uppy, which declares neither size nor digest, and does not confirm its forms.
 //!
-//! These uploads have a maximum size, which is reserved; the actual bytes are verified at confirm and the rest is released.
+//! These uploads have a maximum size, which is reserved; the actual bytes are verified at confirm, and the rest of the reservation
+//! is released.
 //! Forms, and the objects of Uppy's own S3 client, are written under `in/` and copied at confirm, because their URLs can write
 //! more than once; the sweeper polls for them. Parts that this server completes become an object at its final key.
 //!
@@ -43,7 +44,7 @@ use crate::{
     store::{InsertOutcome, Objects, ReserveOutcome, Store, StoreError},
 };
 
-/// A multipart upload without a declared size reserves one of this many parts of the quota.
+/// A multipart upload without a declared size reserves the quota divided by this, within the limits of `validate_parts()`.
 const QUOTA_DIVISOR: u64 = 16;
 /// Maximum number of forms that are confirmed at once if the free quota is too small for another upload.
 const MAX_FORMS_PER_CONFIRM: usize = 16;

@@ -108,7 +108,7 @@ impl PartLimits {
         Ok(())
     }
 
-    /// Rejects a pending upload whose parts of undeclared length exceed its reservation, and removes them. Returns `false` for
+    /// Rejects a pending upload whose parts of undeclared length exceed its reservation, and removes the parts. Returns `false` for
     /// any other image.
     ///
     /// # Errors
@@ -145,7 +145,8 @@ impl PartLimits {
         Ok(ids)
     }
 
-    /// Returns the bytes of all parts of these uploads; stops counting above `enough`.
+    /// Returns the bytes of all parts of these uploads; stops counting above `enough`. Returns [`u64::MAX`] for more than
+    /// [`MAX_OPEN_UPLOADS`] uploads.
     async fn bytes_in_parts(&self, image: &Image, ids: Vec<String>, enough: u64) -> Result<u64, StoreError> {
         if ids.len() > MAX_OPEN_UPLOADS {
             return Ok(u64::MAX);

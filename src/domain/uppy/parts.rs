@@ -61,7 +61,7 @@ pub enum CompletePartsError {
     /// No part was named, or more than the maximum.
     #[error("an upload has from 1 to {} parts", PartLayout::MAX_PARTS)]
     Count,
-    /// Part numbers that S3 does not have, by their positions in the request.
+    /// Part numbers that S3 does not allow; contains their positions in the request.
     #[error("a part's number is from 1 to {}", PartLayout::MAX_PARTS)]
     Numbers(Vec<usize>),
     /// Parts have not arrived, or have other entity tags.
@@ -164,7 +164,7 @@ impl UppyUploads {
             };
             let signed = numbers.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
             let expires_at = signed.iter().map(|(_, signed)| signed.expires_at).max().unwrap_or(now);
-            // Returns `false` if another request changed the image's state: the next attempt reads it again.
+            // `false` if another request changed the image's state: the next attempt reads it again.
             if self.store.images.raise_owned_part_urls(user, upload.id, expires_at, now + PART_CHECK_INTERVAL).await? {
                 return Ok(signed);
             }

@@ -1,6 +1,6 @@
-//! Signs requests of Uppy's own S3 client, which opens, uploads, lists, completes and aborts by itself.
+//! Signs requests of Uppy's own S3 client, which opens, sends, lists, completes and aborts uploads by itself.
 //!
-//! Until they expire, its URLs can open and complete uploads repeatedly. So its objects are written under `in/`, and a copy is
+//! Until they expire, these URLs can open and complete uploads repeatedly. So its objects are written under `in/`, and a copy is
 //! confirmed.
 
 use std::time::Duration;
@@ -99,7 +99,7 @@ impl From<StoreError> for SignError {
 }
 
 impl UppyUploads {
-    /// Signs a request of Uppy's own S3 client. The signature is valid for `longest` at most.
+    /// Signs a request of Uppy's own S3 client. The signature is valid for `max_ttl` at most.
     ///
     /// # Errors
     /// [`SignError`].
@@ -107,10 +107,10 @@ impl UppyUploads {
         &self,
         user: UserId,
         call: UppyCall<'_>,
-        longest: Option<Duration>,
+        max_ttl: Option<Duration>,
         now: OffsetDateTime,
     ) -> Result<SignedCall, SignError> {
-        let ttl = longest.map_or(self.settings.url_ttl, |longest| longest.min(self.settings.url_ttl));
+        let ttl = max_ttl.map_or(self.settings.url_ttl, |max_ttl| max_ttl.min(self.settings.url_ttl));
         match call {
             UppyCall::Put(metadata) => Ok(SignedCall::Form(self.open_form(user, &metadata, now).await?)),
             UppyCall::Create(metadata) => self.sign_create(user, &metadata, ttl, now).await,
@@ -177,7 +177,7 @@ impl UppyUploads {
             PartsCall::Complete => self.objects.presign_multipart_call(&image.key, MultipartCall::Complete(upload_id), now, ttl),
             PartsCall::Abort => self.objects.presign_multipart_call(&image.key, MultipartCall::Abort(upload_id), now, ttl),
         }?;
-        // This does not postpone the upload: the sweeper polls for it in any case.
+        // The update does not postpone the next sweep of the upload: the sweeper polls for the upload in any case.
         if !self.store.images.raise_owned_part_urls(user, id, url.expires_at, now + PART_CHECK_INTERVAL).await? {
             // Another request changed the image's state meanwhile: the new state determines the answer.
             let current = self.store.images.find_owned(user, id).await?.filter(is_named).ok_or(UnavailableUpload::NotFound)?;

@@ -68,19 +68,19 @@ pub fn is_permitted(address: IpAddr, allowed: &[IpNet]) -> bool {
 fn embedded_address(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(address) = address else { return None };
     let (segments, bytes) = (address.segments(), address.octets());
-    let at = |positions: [usize; 4]| Ipv4Addr::from(positions.map(|position| bytes[position]));
+    let ipv4_at = |positions: [usize; 4]| Ipv4Addr::from(positions.map(|position| bytes[position]));
     let last = [12, 13, 14, 15];
     match segments {
         // Teredo (RFC 4380), which inverts the bits.
-        [0x2001, 0, ..] => Some(Ipv4Addr::from(!u32::from(at(last)))),
+        [0x2001, 0, ..] => Some(Ipv4Addr::from(!u32::from(ipv4_at(last)))),
         // 6to4 (RFC 3056).
-        [0x2002, ..] => Some(at([2, 3, 4, 5])),
+        [0x2002, ..] => Some(ipv4_at([2, 3, 4, 5])),
         // A translator's own network (RFC 8215), with a prefix of 48 bits (RFC 6052 section 2.2).
-        [0x64, 0xff9b, 1, .., 0, 0] => Some(at([6, 7, 9, 10])),
+        [0x64, 0xff9b, 1, .., 0, 0] => Some(ipv4_at([6, 7, 9, 10])),
         // NAT64 (RFC 6052), and an IPv4-translated address (RFC 2765).
-        [0x64, 0xff9b, 1, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Some(at(last)),
+        [0x64, 0xff9b, 1, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Some(ipv4_at(last)),
         // An IPv4-compatible address (RFC 4291 section 2.5.5.1), but not `::1`.
-        [0, 0, 0, 0, 0, 0, high, _] if high > 0 => Some(at(last)),
+        [0, 0, 0, 0, 0, 0, high, _] if high > 0 => Some(ipv4_at(last)),
         _ => None,
     }
 }

@@ -40,7 +40,7 @@ const MAX_PER_SERVER: usize = 64;
 const ROTATION: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time for which an endpoint may fail before it is disabled.
 const MAX_FAILING: Duration = Duration::from_secs(5 * 24 * 60 * 60);
-/// Status with which an endpoint ends its messages (RFC 9110, 410 Gone).
+/// Status by which an endpoint asks for no more messages (RFC 9110, 410 Gone).
 const GONE: u16 = 410;
 
 /// Delivers messages.

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn derived_secret_is_readable_and_not_in_debug() {
+    fn exposed_secret_is_parsed_and_debug_hides_it() {
         let secret = EndpointSecret::derive(&"0123456789abcdef0123456789abcdef".into(), "a", 1);
         let text = secret.expose();
         assert_eq!(EndpointSecret::parse(text.expose_secret()).unwrap().0, secret.0);
