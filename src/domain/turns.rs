@@ -69,8 +69,8 @@ impl Turns {
         }
     }
 
-    /// Returns at most `limit` due items in turns. `find(from, limit)` returns at most `limit` due items, the longest due first: from
-    /// the front of the queue, or those that are due since `from`.
+    /// Returns at most `limit` due items in turns. `find(from, limit)` returns at most `limit` due items, the longest due first:
+    /// from the front of the queue, or those that are due since `from`.
     ///
     /// # Errors
     /// [`StoreError`] of `find`.
