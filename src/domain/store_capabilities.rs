@@ -61,11 +61,11 @@ impl UnsignedHeaders {
     }
 
     /// Returns the maximum age of the result, after which the store is probed again; `Duration::MAX` if the store obeyed no
-    /// header.
+    /// header. While the bucket is public, the effect of headers about access cannot be observed, so the result does not last.
     fn max_age(&self) -> Duration {
         if self.with_digest == UploadSafety::Unsafe || self.without_digest == UploadSafety::Unknown {
             REJECTING_MAX_AGE
-        } else if self.obeyed.is_empty() {
+        } else if self.obeyed.is_empty() && !self.is_public {
             Duration::MAX
         } else {
             RESTRICTING_MAX_AGE
@@ -233,5 +233,24 @@ impl KnownCapabilities {
     /// Returns whether a checksum reported by the store was computed from the bytes; otherwise this server hashes them.
     pub(super) fn trusts_checksums(&self) -> bool {
         self.latest().map_or(self.setting == Finalize::InPlace, |store| store.verifies_checksums)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_result_that_nothing_can_change_lasts_until_the_next_start() {
+        let rejected = UnsignedHeaders::rejected();
+        assert_eq!(rejected.max_age(), Duration::MAX);
+        for other in [
+            UnsignedHeaders { is_public: true, ..rejected.clone() },
+            UnsignedHeaders { obeyed: vec!["x-amz-acl".to_owned()], ..rejected.clone() },
+            UnsignedHeaders { with_digest: UploadSafety::Unsafe, ..rejected.clone() },
+            UnsignedHeaders { without_digest: UploadSafety::Unknown, ..rejected },
+        ] {
+            assert!(other.max_age() <= RESTRICTING_MAX_AGE, "{other:?}");
+        }
     }
 }
