@@ -9,7 +9,7 @@ const { BACKEND, VALET_URL, VALET_PNG, VALET_WEBHOOK_SECRET } = process.env;
 /** Sends a request; returns the status and the JSON of the response. */
 const call = async (url, { method = "GET", headers = {}, json } = {}) => {
   const body = json && JSON.stringify(json);
-  // A busy server is asked up to ten times.
+  // A busy server gets the request up to ten times.
   for (let left = 9; ; left -= 1) {
     const answer = await fetch(url, { method, headers: { ...(body && { "content-type": "application/json" }), ...headers }, body });
     const text = await answer.text();

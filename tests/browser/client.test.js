@@ -1,4 +1,5 @@
-// Covers the package clients/js from a page of another origin, which loads its modules as they are: workers, previews, a reload.
+// Covers the package clients/js from a page of another origin, which loads its modules as they are: workers, previews,
+// denied features, reloads, other tabs, lost networks, and refusals that the page cannot read.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { BASE, openContextWithFakeHosts, newEmail, PASSWORD, drawPhotos, reload, servePages, openSignedInPage, waitUntil, openContext } from "./harness.js";
 
-/** Serves an empty page on another port, which is another origin. */
+/** Serves an empty page on another port, which is another origin. `valet dev` allows every port of localhost. */
 async function serveOtherOrigin(t) {
   return servePages(t, (_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"));
 }

@@ -85,7 +85,7 @@ async function holdPuts(opened) {
 const choose = (opened, files) => opened.locator("input[type=file]").setInputFiles(files);
 /** Returns the names of the user's images. */
 const names = async (user) => Object.keys(await readGallery(user)).sort();
-/** Returns the number of PUTs to the bucket in the list of `watch`. */
+/** Returns the number of PUTs to the bucket in a list of `watchRequests`. */
 const puts = (seen) => seen.filter((call) => call === "S3 PUT").length;
 
 for (const version of ["18", "19"]) {

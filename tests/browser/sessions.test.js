@@ -1,4 +1,4 @@
-// Covers one session in many tabs: one refresh for all, and sign-out in all.
+// Covers one session in many tabs (one refresh and one sign-out for all, shared changes), and a session that is ended elsewhere.
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";

@@ -53,6 +53,7 @@ const readsAs = (page, names, label) => waitUntil(async () => String(await read(
   .catch(async (error) => { throw new Error(`${error.message}; it reads ${await read(page)}`); });
 
 const order = (page) => page.getByLabel("Sort by");
+/** Returns the locator of the choice of the order. */
 const monthOf = (time, timeZone) => new Date(time).toLocaleString("en", { month: "long", year: "numeric", timeZone });
 const headings = async (page) => (await read(page)).filter((name) => !name.endsWith(".jpg"));
 

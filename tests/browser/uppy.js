@@ -54,7 +54,10 @@ export { default as Compressor } from "@uppy/compressor";
 export { default as GoldenRetriever } from "@uppy/golden-retriever";
 `;
 
-/** Opens a page of another origin with the code of this mark in docs/uppy.md, changed by `change`, signed in as `user`. */
+/**
+ * Opens a page of another origin with the code of this mark in docs/uppy.md, changed by `change`, signed in as `user`.
+ * The default version is the digit in a mark such as `uppy-6`.
+ */
 export async function openUppyPage(t, context, mark, user, change = (code) => code, version = mark.slice(5, 6)) {
   return serve(t, context, version, user, await bundle(`${change(readCodeBlock(mark))}${EXPORTS}`, version));
 }

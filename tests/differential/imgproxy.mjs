@@ -1,5 +1,5 @@
-// Prints URLs that imgproxy's own library (@imgproxy/imgproxy-node) signs, as JSON, for the test `oracle` of
-// src/signer/imgproxy.rs: with keys and salts of many lengths, and several options, sources and times.
+// Prints URLs that imgproxy's own library (@imgproxy/imgproxy-node) signs, as JSON, for the test
+// `oracle_signs_the_same_urls` of src/signer/imgproxy.rs: with keys and salts of many lengths, and several options, sources and times.
 import { randomBytes } from 'node:crypto';
 import { generateImageUrl } from '@imgproxy/imgproxy-node';
 

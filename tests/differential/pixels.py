@@ -90,7 +90,7 @@ def rgb_profile(primaries, curve, padding=0):
 P3 = [(0.51512, 0.2412, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571, 0.06657, 0.78407)]
 ADOBE = [(0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)]
 PROPHOTO = [(0.79767, 0.28804, 0), (0.13519, 0.71188, 0), (0.03134, 0.00009, 0.82491)]
-# The curve of sRGB (parametric, type 3).
+# The curve of sRGB (parametric, type 3), and a curve with the exponent 1.8 as a table of 256 values.
 SRGB_CURVE = b"para\0\0\0\0" + struct.pack(">HH", 3, 0) + fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 TABLE_CURVE = b"curv\0\0\0\0" + struct.pack(">I", 256) + b"".join(struct.pack(">H", round((at / 255) ** 1.8 * 65535)) for at in range(256))
 PROFILES = {

@@ -7,7 +7,7 @@ import { signUp, assertGallery, BASE, makeImage, intercept, MIB, speedUpTimers }
 
 /** Calls `act` when the request's signal, if it has one, is aborted. */
 const onAbort = ({ signal }, act) => { signal?.addEventListener("abort", () => act(signal.reason)); };
-// Requests until the dead one has ended have a tenth of their deadlines, and later ones the whole: a busy machine may need seconds.
+// Divides deadlines until the dead request has ended. Later requests have their whole deadlines: a busy machine may need seconds.
 const FACTOR = 10;
 
 // Three files are opened by one call, if they are inspected at about the same time.
@@ -16,7 +16,7 @@ for (const [kind, sizes] of Object.entries({ upload: [100_000, 100_001, 100_002]
     const user = await signUp();
     let calls = 0;
     const undo = speedUpTimers(t, FACTOR);
-    // Never answers, as a connection without its other end.
+    // Never answers; rejects when the request is aborted, and then restores the timers.
     const dead = (options) => new Promise((_, reject) => { onAbort(options, (reason) => { undo(); reject(reason); }); });
     intercept(t, ({ kind: asked, options }) => (asked.startsWith(kind) && (calls += 1) === 1 ? dead(options) : undefined));
     const files = sizes.map((size, i) => makeImage(`${i}.png`, size));

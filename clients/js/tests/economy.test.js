@@ -1,4 +1,4 @@
-// Covers what many files cost: requests of about the same time are sent together, and each file is stored once.
+// Covers the cost of many files: their requests are sent in batches, each is stored once, and each is compared with the list once.
 
 import assert from "node:assert/strict";
 import test from "node:test";

@@ -142,7 +142,7 @@ class FileSystemUploadTask {
   }
 }
 
-/** Stands for classes that the package exports, and these tests do not use. */
+/** Stands for classes that the package exports and these tests do not use. */
 class Unused {}
 
 const folder = (/** @type {string} */ name) => pathToFileURL(join(ROOT, name)).href;

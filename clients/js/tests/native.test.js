@@ -15,7 +15,7 @@ import { uploads } from "./expo-native.js";
 import { signUp, assertGallery, BASE, call, makeImage, intercept, MIB, waitUntil } from "./harness.js";
 import { assertSigned, recordPuts, ROOT, saveFile, recordTickets } from "./phone.js";
 
-/** The JavaScript of expo-file-system, on the native half of expo-native.js. */
+/** Bundles the JavaScript of expo-file-system with expo-native.js as its native half, and imports it. */
 async function expoFileSystem() {
   const outfile = new URL("expo-file-system.bundle.mjs", import.meta.url);
   const native = { name: "native", setup({ onResolve }) { onResolve({ filter: /^(expo-modules-core|react-native)$/ }, () => ({ path: "./expo-native.js", external: true })); } };
@@ -38,7 +38,10 @@ const APPS = {
   capacitor: { create: (options) => createCapacitorUploader({ FileTransfer, Filesystem, ...options }), stops: false },
 };
 
-/** Starts a recorder with `rule` (phone.js), and an uploader of the app for a new account. */
+/**
+ * Starts a recorder with `rule` (phone.js), and an uploader of the app for a new account. Returns also `wire`, the recorded PUTs,
+ * `given`, the presigned PUTs of the tickets, and `seen`, the kinds of all requests.
+ */
 async function started(t, app, rule, options) {
   const user = await signUp();
   const wire = await recordPuts(t, rule);
